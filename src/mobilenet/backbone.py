@@ -1,0 +1,51 @@
+"""Rows to a module, with named feature taps."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from .architectures import Network, Tap
+from .layers import BLOCKS, InvertedResidual, LayerOptions
+
+
+class Backbone(nn.Module):
+    """The blocks of a network in order; `forward` gives the map that is pooled.
+
+    `features` gives named maps (see `Network.taps`), so that heads never index layers.
+    """
+
+    def __init__(self, network: Network, options: LayerOptions) -> None:
+        super().__init__()
+        self.taps = network.taps()
+        self.blocks = nn.Sequential(*(BLOCKS[b.kind](b, options) for b in network.blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+    def features(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """The maps called `names`, each (N, C, H, W), in one pass that stops at the last of them.
+
+        Raises ValueError for a name that the network does not have.
+        """
+        wanted = {name: self._tap(name) for name in names}
+        found: dict[str, Tensor] = {}
+        for index in range(max((tap.block for tap in wanted.values()), default=-1) + 1):
+            block = self.blocks[index]
+            here = {name: tap for name, tap in wanted.items() if tap.block == index}
+            inner = [name for name, tap in here.items() if tap.expanded]
+            if inner:
+                assert isinstance(block, InvertedResidual)
+                expanded = block.expand(x)
+                for name in inner:
+                    found[name] = expanded
+                x = block.from_expanded(x, expanded)
+            else:
+                x = block(x)
+            for name in here.keys() - set(inner):
+                found[name] = x
+        return {name: found[name] for name in wanted}
+
+    def _tap(self, name: str) -> Tap:
+        if name not in self.taps:
+            raise ValueError(f"tap {name!r}: expected one of {list(self.taps)}")
+        return self.taps[name]
