@@ -16,6 +16,7 @@ class Backbone(nn.Module):
 
     def __init__(self, network: Network, options: LayerOptions) -> None:
         super().__init__()
+        self.network = network
         self.taps = network.taps()
         self.blocks = nn.Sequential(*(BLOCKS[b.kind](b, options) for b in network.blocks))
 

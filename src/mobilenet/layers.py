@@ -53,6 +53,7 @@ class ConvNormAct(nn.Module):
     ) -> None:
         super().__init__()
         # at stride 1 SAME is symmetric, so only strided layers pad by their input's size
+        self.pointwise = kernel == 1
         self.pads_same = options.padding == "same" and stride > 1
         self.conv = nn.Conv2d(
             in_channels,
@@ -77,7 +78,15 @@ class ConvNormAct(nn.Module):
             top, bottom = same_padding(x.shape[2], kernel, stride, dilation)
             left, right = same_padding(x.shape[3], kernel, stride, dilation)
             x = F.pad(x, (left, right, top, bottom))
-        return self.act(self.norm(self.conv(x)))
+        return self.act(self.norm(self._convolve(x)))
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        pixels_last = x.is_contiguous(memory_format=torch.channels_last)
+        if self.training and self.pointwise and pixels_last and x.device.type == "cpu":
+            # a matrix product, whose backward pass is about a quarter faster than a convolution's
+            y = F.linear(x.permute(0, 2, 3, 1), self.conv.weight.flatten(1))
+            return y.permute(0, 3, 1, 2)
+        return self.conv(x)
 
 
 class SqueezeExcite(nn.Module):

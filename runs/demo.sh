@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The main job on real pictures, from weights to a measured file: about six minutes on two cores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=runs/out/demo
+rm -rf "$out"
+mkdir -p "$out"
+[ -d .cache/data ] && export MOBILENET_DATA="$PWD/.cache/data"
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "1. MobileNetV2 from ImageNet weights learns 10,000 pictures of Fashion-MNIST for two minutes"
+mobilenet train fashion-mnist --out "$out/run" --model mobilenet_v2 --size 96 --limit 10000 --minutes 2
+
+step "2. The ImageNet network names three photographs"
+photographs=$(python - <<'END'
+from pathlib import Path
+import skimage
+folder = Path(skimage.__file__).parent / "data"
+print(*(folder / name for name in ("coffee.png", "chelsea.png", "rocket.jpg")))
+END
+)
+# shellcheck disable=SC2086
+mobilenet predict mobilenet_v2 $photographs --top 3
+
+step "3. The trained network as an ONNX file with its contract"
+mobilenet export "$out/run" --to onnx --out "$out/onnx"
+
+step "4. That very file, measured against the network on 2,000 test pictures"
+mobilenet verify "$out/onnx" fashion-mnist --limit 2000
+
+step "5. How fast it is, beside other runtimes"
+mobilenet benchmark "$out/onnx"
+
+step "done"
+echo "report       $out/run/report.html"
+echo "artifact     $out/onnx"
+echo "certificate  $out/onnx/certificate.json"

@@ -1,0 +1,205 @@
+"""`model.json`: what a device needs to answer as the trained network does (no torch here)."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ..durable import write_atomically
+from ..errors import CheckpointError, UsageError
+from ..models import ModelSpec
+from .strict import Section, parse_json, read_file
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = "mobilenet"
+VERSION = 1
+DECODING = {"classify": {"activation": "softmax"}}
+
+_LIMIT = 4 << 20  # bytes; labels for 20,000 classes take less than one MB
+# fmt: off
+_FIELDS = frozenset((
+    "format", "version", "task", "model", "preprocess", "labels", "decoding", "weights",
+    "provenance", "artifact",
+))
+# fmt: on
+_NUMBER = (int, float)
+_SPEC_FIELDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "width": _NUMBER,
+    "classes": (int,),
+    "output_stride": (int,),
+    "padding": (str,),
+    "width_rule": (str,),
+    "bn_eps": _NUMBER,
+    "bn_momentum": _NUMBER,
+    "dropout": (*_NUMBER, type(None)),
+}
+
+
+def describe_model(
+    spec: ModelSpec,
+    *,
+    preprocess: Mapping[str, Any],
+    labels: Sequence[str],
+    task: str,
+    provenance: Mapping[str, Any],
+    weights_sha256: str,
+) -> dict[str, Any]:
+    """The content of `model.json` for weights with the given hash; an exporter adds "artifact".
+
+    Raises UsageError for an unknown task.
+    """
+    if task not in DECODING:
+        raise UsageError(f"task {task!r}: expected one of {sorted(DECODING)}")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "task": task,
+        "model": {**spec.to_dict(), "rows": _rows(spec)},
+        "preprocess": dict(preprocess),
+        "labels": list(labels),
+        "decoding": DECODING[task],
+        "weights": {"file": WEIGHTS_FILE, "sha256": weights_sha256},
+        "provenance": dict(provenance),
+    }
+
+
+def read_model_json(folder: str | Path) -> dict[str, Any]:
+    """Read and check `model.json` in a run folder or an exported one; without its checksum.
+
+    Raises CheckpointError, naming the file and the field, for anything that this version would
+    not have written.
+    """
+    file = Path(folder) / MODEL_FILE
+    if not file.is_symlink() and not file.exists():
+        raise CheckpointError(
+            f"{folder}: no {MODEL_FILE} there; expected a folder that train or export wrote"
+        )
+    whole = parse_json(read_file(file, limit=_LIMIT), file)
+    section = replace(whole, data={k: v for k, v in whole.data.items() if k != "checksum"})
+    _check_version(whole)
+    if "checksum" in whole.data and whole.take_sha256("checksum") != _checksum(section.data):
+        raise whole.error(
+            "checksum",
+            "not that of the other fields: damaged, or edited by hand; remove this field if the "
+            "edit is meant",
+        )
+    _check(section)
+    return section.data
+
+
+def encode_model_json(description: Mapping[str, Any], file: Path) -> bytes:
+    """The bytes of `file`. Raises CheckpointError where reading them back would."""
+    try:
+        section = parse_json(json.dumps(description, allow_nan=False).encode(), file)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: not written, {error}") from None
+    _check(section)
+    content = {**section.data, "checksum": _checksum(section.data)}
+    data = (json.dumps(content, indent=2) + "\n").encode()
+    if len(data) > _LIMIT:
+        raise CheckpointError(f"{file}: not written, {len(data)} bytes, at most {_LIMIT} allowed")
+    return data
+
+
+def write_model_json(folder: str | Path, description: Mapping[str, Any]) -> None:
+    """Write `model.json` at once. Raises CheckpointError where it would not be read back."""
+    file = Path(folder) / MODEL_FILE
+    write_atomically(file, encode_model_json(description, file))
+
+
+def read_spec(description: Mapping[str, Any]) -> ModelSpec:
+    """The spec in a description that `read_model_json` has returned."""
+    return ModelSpec.from_dict({name: description["model"][name] for name in _SPEC_FIELDS})
+
+
+def _rows(spec: ModelSpec) -> list[dict[str, Any]]:
+    return [asdict(block) for block in spec.network().blocks]
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Guards what no other check sees, such as the mean of the preprocessing."""
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _check_version(whole: Section) -> None:
+    if whole.take("format", str) != FORMAT:
+        raise whole.error("format", f"expected {FORMAT!r}: another program's file")
+    version = whole.take("version", int)
+    if version > VERSION:
+        raise whole.error(
+            "version",
+            f"{version}, written by a newer mobilenet; this one reads {VERSION}: "
+            "pip install --upgrade mobilenet",
+        )
+    if version < 1:
+        raise whole.error("version", f"{version}: expected {VERSION}")
+
+
+def _check(whole: Section) -> None:
+    _check_version(whole)
+    unknown = sorted(whole.data.keys() - _FIELDS)
+    if unknown:
+        raise whole.error(unknown[0], "unknown to this version")
+    task = whole.take("task", str)
+    if task not in DECODING:
+        raise whole.error("task", f"{task!r}: expected one of {sorted(DECODING)}")
+    spec = _check_model(whole)
+    whole.take("preprocess", dict)
+    labels = whole.take("labels", list)
+    if any(type(label) is not str for label in labels):
+        raise whole.error("labels", "expected texts only")
+    if len(labels) != spec.classes:
+        raise whole.error("labels", f"{len(labels)} labels for {spec.classes} classes")
+    if whole.take("decoding", dict) != DECODING[task]:
+        raise whole.error("decoding", f"expected {DECODING[task]}")
+    weights = whole.section("weights")
+    if weights.take("file", str) != WEIGHTS_FILE:
+        raise weights.error("file", f"expected {WEIGHTS_FILE!r}")
+    weights.take_sha256("sha256")
+    whole.take("provenance", dict)
+    if "artifact" in whole.data:
+        _check_artifact(whole.section("artifact"))
+
+
+def _check_model(whole: Section) -> ModelSpec:
+    model = whole.section("model")
+    values = {name: model.take(name, *kinds) for name, kinds in _SPEC_FIELDS.items()}
+    unknown = sorted(model.data.keys() - values.keys() - {"rows"})
+    if unknown:
+        raise model.error(unknown[0], "unknown to this version")
+    highest = {"width": sys.float_info.max, "bn_eps": 1, "bn_momentum": 1, "dropout": 1}
+    for name, limit in highest.items():
+        if values[name] is not None and not 0 <= values[name] <= limit:
+            raise model.error(name, f"expected a number from 0 to {limit}")
+    try:
+        spec = ModelSpec.from_dict(values)
+    except (UsageError, OverflowError) as error:
+        raise whole.error("model", str(error)) from None
+    if model.take("rows", list) != _rows(spec):
+        raise model.error(
+            "rows",
+            "not the rows that this version builds from the fields beside them: the file was "
+            "edited, or is of another version, whose weights would answer wrongly here",
+        )
+    return spec
+
+
+def _check_artifact(artifact: Section) -> None:
+    artifact.take("format", str)
+    name = artifact.take("file", str)
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
+        raise artifact.error("file", f"{name!r}: expected the name of a file in this folder")
+    artifact.take_sha256("sha256")
+    for end, texts in (("input", ("name", "dtype", "layout")), ("output", ("name",))):
+        tensor = artifact.section(end)
+        for field in texts:
+            tensor.take(field, str)
+        # a free dimension is a name or null
+        if any(type(size) not in (int, str, type(None)) for size in tensor.take("shape", list)):
+            raise tensor.error("shape", "expected integers, or names of free dimensions")

@@ -1,0 +1,226 @@
+"""A run's model: `model.safetensors` and `model.json`, saved as one.
+
+Two files cannot be replaced at once, so the new weights wait beside the old ones under a name
+that contains their hash:
+
+    1. write  .model.safetensors.HASH        the pair loads as before
+    2. write  model.json, which names HASH   from here on the new pair loads, see `load_model`
+    3. rename .model.safetensors.HASH  ->  model.safetensors
+
+A crash between 2 and 3 leaves the old weights under the visible name; loading then finds those
+that model.json names, and the next save does step 3 before anything else.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cost import count
+from ..durable import make_folder, move, remove, sync_folder, write_atomically
+from ..errors import CheckpointError
+from ..models import ModelSpec, create
+from .contract import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    describe_model,
+    encode_model_json,
+    read_model_json,
+    read_spec,
+)
+from .strict import read_file
+from .tensors import decode_tensors, encode_tensors, require_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..classify import Classifier
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedModel:
+    """A saved model: what `model.json` says, and the weights it names (on the CPU)."""
+
+    spec: ModelSpec
+    state: "dict[str, Tensor]"
+    preprocess: dict[str, Any]
+    labels: tuple[str, ...]
+    task: str
+    provenance: dict[str, Any]
+    weights_sha256: str
+
+    def module(self) -> "Classifier":
+        """A new network in eval mode with a copy of these weights."""
+        module = _create_aside(self.spec)
+        module.load_state_dict(self.state)
+        return module.eval()
+
+
+def save_model(
+    folder: str | Path,
+    spec: ModelSpec,
+    state: "Mapping[str, Tensor]",
+    *,
+    preprocess: Mapping[str, Any],
+    labels: Sequence[str],
+    task: str = "classify",
+    provenance: Mapping[str, Any],
+) -> str:
+    """Write `model.safetensors` and `model.json` into `folder`; return the weights' sha256.
+
+    After a crash at any moment the folder loads as this model or as the one before it. Raises
+    CheckpointError where the disk refuses or `state` is not of `spec`, UsageError for an unknown
+    task.
+    """
+    require_torch("saving a model")
+    folder = Path(folder)
+    weights = encode_tensors(state)
+    sha256 = hashlib.sha256(weights).hexdigest()
+    description = describe_model(
+        spec,
+        preprocess=preprocess,
+        labels=labels,
+        task=task,
+        provenance=provenance,
+        weights_sha256=sha256,
+    )
+    contract = encode_model_json(description, folder / MODEL_FILE)
+    _check_state(spec, state, folder / WEIGHTS_FILE)
+
+    make_folder(folder)
+    _finish_interrupted(folder)
+    staged = _staged(folder, sha256)
+    try:
+        write_atomically(staged, weights)
+        write_atomically(folder / MODEL_FILE, contract)
+    except BaseException:
+        # a model.json that is in place but perhaps not on the disk still needs the file
+        if _named_sha256(folder) != sha256:
+            with suppress(CheckpointError):
+                remove(staged)
+        raise
+    move(staged, folder / WEIGHTS_FILE)
+    for leftover in _all_staged(folder):
+        with suppress(CheckpointError):  # the model is saved; the next save tries again
+            remove(leftover)
+    return sha256
+
+
+def load_model(folder: str | Path) -> LoadedModel:
+    """Load a run's model, checking every byte of the weights and every row of the network.
+
+    Raises CheckpointError where anything is missing, damaged or does not belong together,
+    MissingDependency without torch.
+    """
+    require_torch("loading a run's weights")
+    folder = Path(folder)
+    while True:
+        description = read_model_json(folder)
+        try:
+            weights = _read_weights(folder, description)
+            break
+        except CheckpointError:
+            # unless another process has saved in between, and this was half of each
+            if read_model_json(folder) == description:
+                raise
+    spec = read_spec(description)
+    state = decode_tensors(weights, folder / WEIGHTS_FILE)
+    _check_state(spec, state, folder / WEIGHTS_FILE)
+    return LoadedModel(
+        spec=spec,
+        state=state,
+        preprocess=description["preprocess"],
+        labels=tuple(description["labels"]),
+        task=description["task"],
+        provenance=description["provenance"],
+        weights_sha256=description["weights"]["sha256"],
+    )
+
+
+def _staged(folder: Path, sha256: str) -> Path:
+    return folder / f".{WEIGHTS_FILE}.{sha256}"
+
+
+def _all_staged(folder: Path) -> Iterator[Path]:
+    return folder.glob(f".{WEIGHTS_FILE}.*")
+
+
+def _read_weights(folder: Path, description: Mapping[str, Any]) -> bytes:
+    sha256 = description["weights"]["sha256"]
+    params = count(read_spec(description).network(), 32).params
+    if "artifact" in description and not (folder / WEIGHTS_FILE).exists():
+        raise CheckpointError(
+            f"{folder}: an exported model, without weights for torch; give the run it came from"
+        )
+    with suppress(CheckpointError):
+        return _read_verified(_staged(folder, sha256), sha256, params)
+    return _read_verified(folder / WEIGHTS_FILE, sha256, params)
+
+
+def _read_verified(path: Path, sha256: str, params: int) -> bytes:
+    # float32, and for each norm as many running statistics as parameters. Looked at before a
+    # network is built, so that a small file cannot ask for a large one.
+    data = read_file(path, limit=8 * params + (1 << 20))
+    if len(data) < 4 * params:
+        raise CheckpointError(f"{path}: {len(data)} bytes are too few for the network's weights")
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise CheckpointError(
+            f"{path}: its sha256 is {found[:16]}…, but model.json names {sha256[:16]}…: damaged, "
+            "or of another run; train or copy the folder again"
+        )
+    return data
+
+
+def _named_sha256(folder: Path) -> str | None:
+    try:
+        return read_model_json(folder)["weights"]["sha256"]
+    except CheckpointError:
+        return None
+
+
+def _finish_interrupted(folder: Path) -> None:
+    """Do step 3 of a save that was killed before it."""
+    if not any(_all_staged(folder)):
+        return
+    try:
+        description = read_model_json(folder)
+        sha256 = description["weights"]["sha256"]
+        params = count(read_spec(description).network(), 32).params
+        _read_verified(_staged(folder, sha256), sha256, params)
+    except CheckpointError:
+        return  # step 2 was not reached
+    sync_folder(folder)  # model.json must last before the weights of the one before it are gone
+    move(_staged(folder, sha256), folder / WEIGHTS_FILE)
+
+
+def _create_aside(spec: ModelSpec) -> "Classifier":
+    """A network, without a change to the global random state that training depends on."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        return create(spec)
+
+
+@lru_cache(maxsize=4)
+def _layout(spec: ModelSpec) -> dict[str, str]:
+    """Type and shape of every tensor of a network's state."""
+    return {name: _shape(tensor) for name, tensor in _create_aside(spec).state_dict().items()}
+
+
+def _shape(tensor: "Tensor") -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
+
+
+def _check_state(spec: ModelSpec, state: "Mapping[str, Tensor]", file: Path) -> None:
+    expected = _layout(spec)
+    found = {name: _shape(tensor) for name, tensor in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        wanted, have = expected.get(name, "no such tensor"), found.get(name, "no such tensor")
+        if wanted != have:
+            raise CheckpointError(
+                f"{file}: tensor {name!r}: {spec.name} has {wanted}, the state {have}"
+            )

@@ -1,0 +1,320 @@
+"""What is wrong with a dataset, before anything is trained; or what this machine can do."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .data import ScanReport, open_dataset, scan
+from .data.fashion_mnist import find_installed
+from .download import cache_folder
+from .progress import say
+from .runtime.machine import Machine, inspect_machine
+
+FEW = 20  # pictures of a class below which its accuracy is mostly luck
+UNEVEN = 10.0  # largest class over smallest, above which rare classes want weights
+_SHOWN = 20  # lines of a list in the text; the JSON has all
+
+# What the extras of this package bring: (distribution, extra, purpose); "" is always installed
+PACKAGES = (
+    ("numpy", "", "arrays"),
+    ("pillow", "", "decoding and resizing"),
+    ("torch", "train", "training, and running unexported networks"),
+    ("safetensors", "train", "checkpoints"),
+    ("tensorboard", "train", "curves while training"),
+    ("tqdm", "train", "progress bars"),
+    ("simplejpeg", "train", "faster JPEG decoding in training"),
+    ("onnxruntime", "run", "running ONNX files"),
+    ("onnx", "onnx", "exporting to ONNX"),
+    ("onnxscript", "onnx", "exporting to ONNX"),
+    ("openvino", "openvino", "exporting to and running OpenVINO"),
+    ("litert-torch", "litert", "exporting to LiteRT"),
+    ("ai-edge-litert", "litert", "running LiteRT files"),
+    ("h5py", "keras", "reading Keras weights"),
+    ("pyarrow", "parquet", "Parquet manifests"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """An optional package: `version` is None where it is missing, `install` is what brings it."""
+
+    name: str
+    version: str | None
+    purpose: str
+    install: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A folder that files are kept in or looked for."""
+
+    purpose: str
+    path: str
+    exists: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineReport:
+    """This machine. `usable_cores`: what affinity and the control group allow, perhaps a fraction;
+    memory in bytes, None where the system does not tell; `memory_limit` is the control group's."""
+
+    machine: Machine
+    usable_cores: float
+    memory: int | None
+    memory_available: int | None
+    memory_limit: int | None
+    packages: tuple[Package, ...]
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorReport:
+    """Either `data` or `machine`. `ok` is False where pictures cannot be read: exit code 1.
+    `advice`: what to do, most important first."""
+
+    ok: bool
+    advice: tuple[str, ...]
+    data: ScanReport | None = None
+    machine: MachineReport | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object of every field that is there."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        lines = _data_lines(self.data) if self.data is not None else []
+        lines += _machine_lines(self.machine) if self.machine is not None else []
+        if self.advice:
+            lines += ["", "advice", *(f"  - {line}" for line in self.advice)]
+        elif self.data is not None:
+            lines += ["", "nothing to mend"]
+        return "\n".join(lines)
+
+
+def doctor(
+    data: str | None = None,
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.1,
+    workers: int = 2,
+) -> DoctorReport:
+    """Check a dataset without training on it, or, without one, this machine.
+
+    Raises DataError where there is no dataset that can be used at all.
+
+    Args:
+        data: Dataset: a folder, a manifest or a known name; without it the machine is described.
+        seed: Decides which pictures a val split holds where the data has none, as in training.
+        val_fraction: Share of each class in that split.
+        workers: Threads that read pictures.
+    """
+    if data is None:
+        return DoctorReport(ok=True, advice=(), machine=_inspect())
+    dataset = open_dataset(data, seed=seed, val_fraction=val_fraction)
+    say(f"{data}: {dataset.kind}, {len(dataset.classes)} classes")
+    report = scan(dataset, workers=workers)
+    return DoctorReport(ok=not report.unreadable, advice=tuple(advise(report)), data=report)
+
+
+def advise(report: ScanReport) -> Iterator[str]:
+    """What to do about what a check found, most important first."""
+    if report.unreadable:
+        yield (
+            f"unreadable pictures: {len(report.unreadable)}; mend or remove them, or train with "
+            "--skip-bad"
+        )
+    conflicts = Counter(duplicate.conflict for duplicate in report.duplicates)
+    if conflicts["labels"]:
+        yield f"pictures filed under several classes: {conflicts['labels']}; keep each in one"
+    if conflicts["splits"]:
+        yield (
+            f"pictures in several splits: {conflicts['splits']}; remove the copies, or the "
+            "measured accuracy is too good"
+        )
+    if len(report.classes) < 2:
+        yield "there is one class only: a classifier needs at least two"
+    for split, missing in report.missing.items():
+        yield f"split {split} has no picture of {_some(missing)}"
+    if report.empty_classes:
+        yield f"left out, as their folders hold no picture: {_some(report.empty_classes)}"
+    counts = report.counts.get("train", {})
+    few = tuple(f"{name} ({count})" for name, count in counts.items() if 0 < count < FEW)
+    if few:
+        yield f"fewer than {FEW} training pictures: {_some(few)}"
+    if report.imbalance > UNEVEN:
+        yield (
+            f"the largest class has {report.imbalance:.0f} times the pictures of the smallest: "
+            "train with --class-weights balanced"
+        )
+    if report.sizes is not None and report.sizes.small:
+        yield f"pictures smaller than 32 pixels: {report.sizes.small}; they are enlarged"
+    if report.sizes is not None and report.sizes.long:
+        yield (
+            f"pictures over 4 times as long as wide: {report.sizes.long}; the centre crop drops "
+            "most of each"
+        )
+
+
+def _data_lines(report: ScanReport) -> list[str]:
+    total = Counter({name: sum(by_class.values()) for name, by_class in report.counts.items()})
+    lines = [
+        f"{report.source}: {report.kind}, {report.images} pictures, {len(report.classes)} classes",
+        "splits    " + ", ".join(f"{name} {count}" for name, count in total.items()),
+        *(f"          {note}" for note in report.notes),
+        "formats   " + _listed(report.formats),
+        "modes     " + _listed(report.modes),
+    ]
+    if report.sizes is not None:
+        sizes = report.sizes
+        lines.append(
+            f"sizes     width {sizes.min_width} to {sizes.max_width} (median "
+            f"{sizes.median_width:g}), height {sizes.min_height} to {sizes.max_height} (median "
+            f"{sizes.median_height:g})"
+        )
+    if report.rotated:
+        lines.append(f"rotated   {report.rotated}, turned upright by their EXIF")
+    if report.animated:
+        lines.append(f"animated  {report.animated}, of which the first frame is taken")
+    if report.repeated:
+        lines.append(f"repeated  {report.repeated}, within a class of a split")
+    lines.append(f"balance   largest class / smallest in train: {report.imbalance:.1f}")
+    unreadable = [f"{bad.path}: {bad.reason}" for bad in report.unreadable]
+    lines += _section("unreadable", unreadable)
+    groups = [
+        f"{duplicate.conflict}: "
+        + ", ".join(f"{copy.path} ({copy.split}, {copy.label})" for copy in duplicate.copies)
+        for duplicate in report.duplicates
+    ]
+    lines += _section("the same picture in several", groups)
+    lines += _section("ignored", [f"{file.path}: {file.reason}" for file in report.ignored])
+    return lines
+
+
+def _machine_lines(report: MachineReport) -> list[str]:
+    machine = report.machine
+    lines = [
+        f"cpu       {machine.cpu} ({machine.architecture}), {machine.cores} cores, "
+        f"{report.usable_cores:g} usable",
+        "has       " + (" ".join(machine.instruction_sets) or "no known instruction sets"),
+        f"memory    {_bytes(report.memory)}, {_bytes(report.memory_available)} available"
+        + (f", limited to {_bytes(report.memory_limit)}" if report.memory_limit else ""),
+        f"system    {machine.system}, Python {machine.python}",
+        "",
+        "packages",
+    ]
+    for package in report.packages:
+        state = package.version or f"missing: {package.install}"
+        lines.append(f"  {package.name:<15} {state:<44} {package.purpose}")
+    lines += ["", "folders"]
+    for place in report.places:
+        lines.append(f"  {place.purpose:<15} {place.path}" + ("" if place.exists else " (not yet)"))
+    return lines
+
+
+def _section(title: str, lines: list[str]) -> list[str]:
+    if not lines:
+        return []
+    more = [f"  and {len(lines) - _SHOWN} more (--json lists all)"] if len(lines) > _SHOWN else []
+    return ["", f"{title} ({len(lines)})", *(f"  {line}" for line in lines[:_SHOWN]), *more]
+
+
+def _listed(tally: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in tally.items()) or "none"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+
+
+def _bytes(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 2**30:.1f} GiB"
+
+
+def _inspect() -> MachineReport:
+    machine = inspect_machine()
+    groups = control_groups(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+    memory = _meminfo()
+    limit = memory_limit(groups)
+    return MachineReport(
+        machine=machine,
+        usable_cores=min(float(len(machine.affinity)), core_limit(groups) or float("inf")),
+        memory=memory.get("MemTotal"),
+        memory_available=memory.get("MemAvailable"),
+        memory_limit=limit,
+        packages=tuple(_package(*entry) for entry in PACKAGES),
+        places=tuple(_places()),
+    )
+
+
+def _package(name: str, extra: str, purpose: str) -> Package:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        found = None
+    install = f"pip install 'mobilenet[{extra}]'" if extra else f"pip install {name}"
+    return Package(
+        name=name, version=found, purpose=purpose, install=None if found is not None else install
+    )
+
+
+def _places() -> Iterator[Place]:
+    for purpose, path in (
+        ("weights cache", cache_folder("weights")),
+        ("data cache", cache_folder("data")),
+    ):
+        yield Place(purpose=purpose, path=str(path), exists=path.is_dir())
+    found = find_installed()
+    if found is not None:
+        yield Place(purpose="fashion-mnist", path=str(found), exists=True)
+    for name in ("MOBILENET_WEIGHTS", "MOBILENET_DATA", "MOBILENET_CACHE"):
+        if value := os.environ.get(name):
+            yield Place(purpose=f"${name}", path=value, exists=Path(value).exists())
+
+
+def _meminfo() -> dict[str, int]:
+    """/proc/meminfo in bytes; empty where there is none."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return {}
+    fields = (line.replace(":", " ").split() for line in lines)
+    return {field[0]: int(field[1]) * 1024 for field in fields if len(field) == 3}
+
+
+def control_groups(root: Path, membership: Path) -> list[Path]:
+    """The folders of this process's control group (v2) and of those above it."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    inner = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    group = root / inner.lstrip("/")
+    return [folder for folder in (group, *group.parents) if folder.is_relative_to(root)]
+
+
+def core_limit(groups: list[Path]) -> float | None:
+    """The smallest CPU quota of any group, in cores."""
+    quotas: list[float] = []
+    for group in groups:
+        quota, _, period = _limit(group / "cpu.max").partition(" ")
+        if quota.isdigit() and period.isdigit():
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def memory_limit(groups: list[Path]) -> int | None:
+    """The smallest memory limit of any group, in bytes."""
+    limits = [_limit(group / "memory.max") for group in groups]
+    return min((int(limit) for limit in limits if limit.isdigit()), default=None)
+
+
+def _limit(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return "max"

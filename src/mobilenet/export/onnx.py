@@ -1,0 +1,78 @@
+"""`to_onnx`: a classifier as an ONNX file that carries its whole contract."""
+
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ..errors import MissingDependency
+from .artifact import ExportedFile
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..classify import Classifier
+
+OPSET = 20
+
+
+def to_onnx(classifier: "Classifier", *, size: int, metadata: Mapping[str, str]) -> ExportedFile:
+    """Convert to ONNX: input "image" (batch, 3, size, size), output "logits" (batch, classes).
+
+    The batch is free, the batch norms are folded, `metadata` becomes the file's metadata_props,
+    and the result has passed onnx's checker. Raises MissingDependency without the extra "onnx".
+    """
+    for package in ("onnx", "onnxscript"):
+        if find_spec(package) is None:
+            raise MissingDependency(package, "onnx", "exporting to ONNX")
+    import onnx
+    import torch
+
+    from .fold import folded
+
+    network = folded(classifier)
+    # two images: an example of one would fix the batch at one
+    example = torch.zeros(2, 3, size, size)
+    with warnings.catch_warnings():
+        # raised by torch.export and onnxscript about each other's and their own older names
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    classes = network.head.classifier.out_channels
+    return ExportedFile(
+        format="onnx",
+        file="model.onnx",
+        data=model.SerializeToString(),
+        input={
+            "name": "image",
+            "shape": ["batch", 3, size, size],
+            "dtype": "float32",
+            "layout": "NCHW",
+        },
+        output={"name": "logits", "shape": ["batch", classes], "dtype": "float32"},
+        details={"opset": OPSET},
+    )
+
+
+def _strip(model: "onnx.ModelProto") -> None:
+    """Remove, in place, what the exporter notes about our sources: stack traces with local paths,
+    and a copy of the program's signature; half of a small file otherwise."""
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (model, graph, *graph.node, *values):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")

@@ -1,0 +1,82 @@
+"""An exported folder as it lies on disk: read, and held to the hashes that it states."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import read_file, read_model_json
+from ..errors import CheckpointError
+
+_LIMIT = 2**31 - 1  # bytes; what a protobuf or a flatbuffer can hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactFile:
+    """The model file of an exported folder and what `model.json` says of it.
+
+    `contract` is the whole of `model.json`, `description` its section "artifact", `data` the
+    bytes of the file, whose sha256 is the stated one.
+    """
+
+    folder: Path
+    contract: Mapping[str, Any]
+    description: Mapping[str, Any]
+    data: bytes
+
+    @property
+    def format(self) -> str:
+        """What kind of file: a key of `FORMATS`."""
+        return self.description["format"]
+
+    @property
+    def sha256(self) -> str:
+        """Of the model file."""
+        return self.description["sha256"]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the run's weights that were exported."""
+        return self.contract["weights"]["sha256"]
+
+    def source_run(self) -> Path | None:
+        """The run that was exported, where it is still in its place with the same weights."""
+        stated = self.description.get("source")
+        if not isinstance(stated, str):
+            return None
+        run = self.folder / stated
+        try:
+            found = read_model_json(run)["weights"]["sha256"]
+        except CheckpointError:
+            return None
+        return run if found == self.weights_sha256 else None
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether a folder is an exported one (a run has a `model.json` too, without "artifact")."""
+    return (folder / "model.json").is_file() and "artifact" in read_model_json(folder)
+
+
+def read_artifact(folder: str | Path) -> ArtifactFile:
+    """Read an exported folder. Raises CheckpointError where it is none, or its file is missing or
+    not the one that was exported."""
+    folder = Path(folder)
+    contract = read_model_json(folder)
+    if "artifact" not in contract:
+        raise CheckpointError(f"{folder}: a run, not an exported model: export it first")
+    description = contract["artifact"]
+    data = read_hashed(folder / description["file"], description["sha256"])
+    return ArtifactFile(folder=folder, contract=contract, description=description, data=data)
+
+
+def read_hashed(path: Path, sha256: str) -> bytes:
+    """The bytes of a file. Raises CheckpointError where it is missing or has another hash."""
+    data = read_file(path, limit=_LIMIT)
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise CheckpointError(
+            f"{path}: its sha256 is {found[:16]}…, but model.json names {sha256[:16]}…: damaged or "
+            "replaced; export again"
+        )
+    return data

@@ -1,0 +1,435 @@
+"""Is the exported file as good as the run it came from? `verify` measures both on the same
+pictures and writes a certificate."""
+
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import load_model, read_model_json
+from .data import Split, open_dataset
+from .durable import write_atomically
+from .errors import CheckpointError, UsageError
+from .evaluate import SplitChoice, answer, choose_split, match_classes
+from .evaluate.metrics import CONFIDENCE, Estimate, wilson
+from .evaluate.model import Forward, OpenModel, torch_forward
+from .export import disagreement, golden_inputs, read_golden
+from .progress import say
+from .runtime import Floats, Machine, Model, inspect_machine, load
+
+FILE = "certificate.json"
+BATCH = 16
+READERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenCheck:
+    """The exported file and this machine's preprocessing on the golden images.
+
+    `max_logit_error` is against the float network's logits, `max_input_error` against the input
+    tensors that were exported; each beside the most that is accepted.
+    """
+
+    ok: bool
+    images: int
+    max_logit_error: float
+    logit_tolerance: float
+    max_input_error: float
+    input_tolerance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """How much accuracy the exported file loses against the float run, on the same pictures.
+
+    `points` is float minus exported in percentage points, with a 95 % interval (`low`, `high`).
+    `only_float` and `only_exported` count the pictures that just one of them gets right;
+    `p_value` is McNemar's exact two-sided test of whether that differs by more than chance.
+    """
+
+    points: float
+    low: float
+    high: float
+    only_float: int
+    only_exported: int
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The float run, and the exported file beside it picture by picture.
+
+    `agreement` is the fraction with the same first class; errors are absolute, of logits.
+    """
+
+    run: Path
+    top1: Estimate
+    drop: Drop
+    agreement: Estimate
+    max_logit_error: float
+    mean_logit_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What was verified, on which pictures, with what, and whether the gate holds.
+
+    `ok` needs the golden check and a drop of at most `max_drop` points; `problems` says what
+    failed. Without the float run there is no `comparison`, so that the gate cannot hold.
+    `data_sha256` is of the labels and stored bytes of the pictures, in order.
+    """
+
+    ok: bool
+    problems: tuple[str, ...]
+    max_drop: float
+    top1: Estimate
+    comparison: Comparison | None
+    golden: GoldenCheck
+    data: str
+    split: str
+    data_sha256: str
+    n: int
+    folder: Path
+    format: str
+    artifact_sha256: str
+    weights_sha256: str
+    runtime: str
+    precision: str
+    threads: int
+    versions: Mapping[str, str]
+    machine: Machine
+    seconds: float
+    date: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; rates are fractions, drops percentage points, no number is null."""
+        text = json.dumps(asdict(self), default=str)
+        return json.loads(text, parse_constant=lambda _: None)
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        lines = [f"exported  top-1 {_percent(self.top1)}"]
+        if (found := self.comparison) is not None:
+            drop = found.drop
+            lines += [
+                f"float     top-1 {_percent(found.top1)}",
+                f"drop      {drop.points:.2f} points ({drop.low:.2f} to {drop.high:.2f}; "
+                f"McNemar p = {drop.p_value:.3g}; right only in float {drop.only_float}, "
+                f"only exported {drop.only_exported})",
+                f"agreement {_percent(found.agreement)}",
+                f"logits    differ by at most {found.max_logit_error:.2g}, "
+                f"{found.mean_logit_error:.2g} on average",
+            ]
+        golden = self.golden
+        lines += [
+            f"golden    {golden.images} images: logits within {golden.max_logit_error:.2g} "
+            f"(accepted {golden.logit_tolerance:g}), inputs within {golden.max_input_error:.2g}",
+            f"measured  {self.n} images, split {self.split} of {self.data}, "
+            f"{self.runtime} in {self.precision}",
+            f"gate      {'holds' if self.ok else 'FAILS'}: drop at most {self.max_drop:g} points"
+            + "".join(f"\n          {problem}" for problem in self.problems),
+        ]
+        return "\n".join(lines)
+
+
+def verify(
+    folder: Path,
+    data: str,
+    *,
+    run: Path | None = None,
+    max_drop: float = 1.0,
+    split: SplitChoice | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+    limit: int | None = None,
+) -> Certificate:
+    """Compare an exported file with its run on labelled pictures; write certificate.json.
+
+    Args:
+        folder: Exported folder.
+        data: Dataset: a folder, a manifest or a known name.
+        run: The float run; without it where it lay when it was exported.
+        max_drop: Percentage points of accuracy that the file may lose.
+        split: Part of the data; "all": every image of data that has no splits. Without it test if
+            there is one, else val.
+        runtime: What runs the file: onnxruntime or openvino; without it the first installed.
+        threads: CPU threads; without it all cores.
+        limit: Measure only so many images, each class in proportion.
+    """
+    if not (math.isfinite(max_drop) and max_drop >= 0):
+        raise UsageError(f"max_drop {max_drop}: expected percentage points, 0 or more")
+    start = time.perf_counter()
+    model = load(folder, runtime=runtime, threads=threads)
+    source = _float_run(model, run)
+    dataset = open_dataset(data, val_fraction=0.0 if split == "all" else 0.1, limit=limit)
+    name = choose_split(dataset, split)
+    part = dataset.splits[name]
+    say(f"{data}: measuring {name}, {len(part)} images")
+
+    golden = _check_golden(model)
+    with _torch_network(source, model.session.threads) as forward:
+        answers = _answers(model, forward, part, match_classes(dataset, _named(model)))
+    comparison = _compare(source, answers) if source is not None else None
+    problems = _problems(golden, comparison, model, max_drop)
+    certificate = Certificate(
+        ok=not problems,
+        problems=problems,
+        max_drop=max_drop,
+        top1=wilson(int((answers.exported == answers.labels).sum()), len(part)),
+        comparison=comparison,
+        golden=golden,
+        data=data,
+        split=name,
+        data_sha256=_content_sha256(part),
+        n=len(part),
+        folder=Path(folder),
+        format=model.file.format,
+        artifact_sha256=model.file.sha256,
+        weights_sha256=model.file.weights_sha256,
+        runtime=f"{model.session.runtime} {model.session.version}",
+        precision=model.session.precision,
+        threads=model.session.threads,
+        versions=_versions(),
+        machine=inspect_machine(),
+        seconds=round(time.perf_counter() - start, 3),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    text = json.dumps(certificate.to_json(), indent=2, allow_nan=False) + "\n"
+    write_atomically(Path(folder) / FILE, text.encode())
+    return certificate
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    """First classes int64 (N,) and true labels; the errors are NaN without the float network."""
+
+    labels: np.ndarray
+    exported: np.ndarray
+    reference: np.ndarray
+    max_error: float
+    mean_error: float
+
+
+def _answers(model: Model, forward: Forward | None, part: Split, places: np.ndarray) -> _Answers:
+    labels, exported, reference = [], [], []
+    largest, total, count = 0.0, 0.0, 0
+
+    def both(images: Floats) -> Floats:
+        nonlocal largest, total, count
+        logits = model(images)
+        if forward is not None:
+            wanted = forward(images)
+            reference.append(wanted.argmax(axis=1))
+            error = np.abs(logits - wanted)
+            largest = float(np.maximum(largest, error.max()))  # NaN stays NaN
+            total += float(error.sum())
+            count += error.size
+        return logits
+
+    for logits, batch in answer(both, part, model.preprocess, batch_size=BATCH, workers=READERS):
+        labels.append(places[batch.labels])
+        exported.append(logits.argmax(axis=1))
+    return _Answers(
+        labels=np.concatenate(labels),
+        exported=np.concatenate(exported),
+        reference=np.concatenate(reference) if reference else np.empty(0, np.int64),
+        max_error=largest,
+        mean_error=total / count if count else math.nan,
+    )
+
+
+def _compare(source: Path, answers: _Answers) -> Comparison:
+    n = len(answers.labels)
+    exported = answers.exported == answers.labels
+    reference = answers.reference == answers.labels
+    return Comparison(
+        run=source,
+        top1=wilson(int(reference.sum()), n),
+        drop=paired_drop(
+            both=int((reference & exported).sum()),
+            only_float=int((reference & ~exported).sum()),
+            only_exported=int((~reference & exported).sum()),
+            neither=int((~reference & ~exported).sum()),
+        ),
+        agreement=wilson(int((answers.exported == answers.reference).sum()), n),
+        max_logit_error=answers.max_error,
+        mean_logit_error=answers.mean_error,
+    )
+
+
+def paired_drop(*, both: int, only_float: int, only_exported: int, neither: int) -> Drop:
+    """The difference of two accuracies on the same pictures, given how many each gets right.
+
+    The interval is Newcombe's square-and-add with the correction for correlation (Newcombe 1998,
+    Statistics in Medicine 17:2635-2650, method 10).
+    """
+    n = both + only_float + only_exported + neither
+    first, second = wilson(both + only_float, n), wilson(both + only_exported, n)
+    association = both * neither - only_float * only_exported
+    if association > 0:  # continuity correction
+        association = max(association - n / 2, 0)
+    spread = math.sqrt(
+        (both + only_float)
+        * (only_exported + neither)
+        * (both + only_exported)
+        * (only_float + neither)
+    )
+    phi = association / spread if spread else 0.0
+
+    def reach(one: float, other: float) -> float:
+        # the square is 0 but for rounding where both are equal and phi is 1
+        return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0))
+
+    difference = (only_float - only_exported) / n
+    below = reach(first.value - first.low, second.high - second.value)
+    above = reach(first.high - first.value, second.value - second.low)
+    return Drop(
+        points=100 * difference,
+        low=100 * (difference - below),
+        high=100 * (difference + above),
+        only_float=only_float,
+        only_exported=only_exported,
+        p_value=mcnemar(only_float, only_exported),
+    )
+
+
+def mcnemar(only_one: int, only_other: int) -> float:
+    """The p-value of McNemar's exact two-sided test, from the pictures that just one of two
+    classifiers gets right (a sign test of them: Binomial(n, 1/2))."""
+    n = only_one + only_other
+    term = total = 1  # n choose k, and their sum, in whole numbers
+    for k in range(min(only_one, only_other)):
+        term = term * (n - k) // (k + 1)
+        total += term
+    return min(1.0, 2 * total / 2**n)
+
+
+def _check_golden(model: Model) -> GoldenCheck:
+    golden = read_golden(model.file)
+    tolerance = model.file.description["golden"].get("tolerance")
+    if not isinstance(tolerance, float):
+        raise CheckpointError(f"{model.file.folder}: model.json states no golden tolerance")
+    logits = model(golden.inputs)
+    inputs = golden_inputs(model.preprocess, golden.images)
+    # one grey level: Pillow's versions and builds may round a pixel differently
+    level = 1.001 / 255 / min(model.preprocess.std)
+    input_error = float(np.abs(inputs - golden.inputs).max())
+    wrong = disagreement(logits, golden.logits, tolerance=tolerance)
+    return GoldenCheck(
+        ok=wrong is None and input_error <= level,
+        images=len(golden.images),
+        max_logit_error=float(np.abs(logits - golden.logits).max()),
+        logit_tolerance=tolerance,
+        max_input_error=input_error,
+        input_tolerance=level,
+    )
+
+
+def _problems(
+    golden: GoldenCheck, comparison: Comparison | None, model: Model, max_drop: float
+) -> tuple[str, ...]:
+    problems = []
+    if not golden.max_input_error <= golden.input_tolerance:
+        problems.append("this machine's preprocessing differs from the one that was exported")
+    elif not golden.ok:
+        problems.append("the file's answers to the golden images are not the float network's")
+    if comparison is None:
+        problems.append(
+            "the float run was not measured, so that no drop is known: give --run, on a machine "
+            "with torch (pip install 'mobilenet[train]')"
+        )
+    elif comparison.drop.points > max_drop:
+        problems.append(
+            f"the file loses {comparison.drop.points:.2f} points, more than {max_drop:g}"
+        )
+    return tuple(problems)
+
+
+def _named(model: Model) -> OpenModel:
+    """The exported model under the name that messages give it."""
+    return OpenModel(
+        name=str(model.file.folder),
+        forward=model,
+        preprocess=model.preprocess,
+        labels=model.labels,
+        runtime=model.session.runtime,
+        provenance={},
+    )
+
+
+def _float_run(model: Model, run: Path | None) -> Path | None:
+    """The run to compare with, None where there is none to be had.
+
+    Raises CheckpointError for a `run` with other weights than were exported, MissingDependency
+    where it was asked for and torch is missing.
+    """
+    from importlib.util import find_spec
+
+    stated = model.file.weights_sha256
+    if run is not None:
+        if read_model_json(run)["weights"]["sha256"] != stated:
+            raise CheckpointError(f"{run}: its weights are not those that were exported")
+        return Path(run)
+    found = model.file.source_run()
+    if found is None:
+        say(f"{model.file.folder}: the run that was exported is not in its place")
+        return None
+    if find_spec("torch") is None or find_spec("safetensors") is None:
+        say("torch is not installed: only the exported file is measured")
+        return None
+    return found
+
+
+@contextmanager
+def _torch_network(source: Path | None, threads: int) -> Iterator[Forward | None]:
+    """The float run as a function of arrays in eager PyTorch with so many threads."""
+    if source is None:
+        yield None
+        return
+    network = load_model(source).module()
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield torch_forward(network, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _content_sha256(part: Split) -> str:
+    digest = hashlib.sha256()
+    for index in range(len(part)):
+        digest.update(f"{part.labels[index]} ".encode())
+        digest.update(hashlib.sha256(part.content(index)).digest())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Of what the answers depend on, where it is installed."""
+    from importlib.metadata import PackageNotFoundError
+
+    found = {"python": platform.python_version()}
+    for package in ("mobilenet", "numpy", "pillow", "onnxruntime", "openvino", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _percent(estimate: Estimate) -> str:
+    return (
+        f"{100 * estimate.value:6.2f} % ({100 * estimate.low:.2f} to {100 * estimate.high:.2f} "
+        f"with {100 * CONFIDENCE:.0f} % confidence)"
+    )
