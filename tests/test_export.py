@@ -4,12 +4,14 @@ import hashlib
 import importlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,10 +21,10 @@ import torch
 from PIL import Image
 
 from mobilenet.checkpoint import read_model_json, write_model_json
+from mobilenet.classify import folded
 from mobilenet.errors import CheckpointError, ExportError, UsageError
 from mobilenet.export import Golden, disagreement, export, read_golden
 from mobilenet.export.artifact import ExportedFile
-from mobilenet.export.fold import folded
 from mobilenet.export.golden import golden_images
 from mobilenet.export.onnx import to_onnx
 from mobilenet.models import MODELS, ModelSpec, create
@@ -273,3 +275,20 @@ def test_the_sample_answers_as_we_do_without_us(
         assert [p["label"] for p in answer["predictions"]] == [p.label for p in expected]
         scores = [p["score"] for p in answer["predictions"]]
         assert scores == pytest.approx([p.score for p in expected], abs=1e-6)
+
+
+def test_the_manual_page_runs(
+    small_export: Path, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+    shutil.copytree(small_export, tmp_path / "DIR")
+    Image.open(pictures[0]).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    results: list[dict[str, Any]] = [{} for _ in blocks]
+    for block, names in zip(blocks, results, strict=True):
+        exec(compile(block, "docs/export.md", "exec"), names)
+    assert results[1]["logits"].shape == (1, 7)
+    error = np.abs(results[2]["logits"] - results[2]["golden"]["logits"]).max()
+    assert error < 1e-4

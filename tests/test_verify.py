@@ -143,19 +143,19 @@ def test_a_faithful_export_is_certified(family: Path, dataset: Path, runtime: st
 
 def test_the_certificate_names_the_very_pictures(family: Path, dataset: Path) -> None:
     data = Path(shutil.copytree(dataset, family / "data"))
-    first = verify(family / "exported", str(dataset))
-    assert verify(family / "exported", str(data)).data_sha256 == first.data_sha256
-    part = verify(family / "exported", str(data), limit=12)
+    first = verify(family / "exported", str(dataset), threads=1)
+    assert verify(family / "exported", str(data), threads=1).data_sha256 == first.data_sha256
+    part = verify(family / "exported", str(data), threads=1, limit=12)
     assert part.n == 12
     assert part.data_sha256 != first.data_sha256
     picture = next((data / "test").rglob("*.png"))
     picture.write_bytes(picture.read_bytes() + b"\0")
-    assert verify(family / "exported", str(data)).data_sha256 != first.data_sha256
+    assert verify(family / "exported", str(data), threads=1).data_sha256 != first.data_sha256
 
 
 def test_a_damaged_file_fails_at_the_golden_images(family: Path, dataset: Path) -> None:
     damage(family / "exported", lambda bias: bias + 0.01 * np.arange(len(bias)))
-    found = verify(family / "exported", str(dataset), max_drop=100.0)
+    found = verify(family / "exported", str(dataset), threads=1, max_drop=100.0)
     assert not found.ok
     assert not found.golden.ok
     assert found.golden.max_logit_error == pytest.approx(0.06, abs=1e-3)
@@ -166,7 +166,7 @@ def test_a_damaged_file_fails_at_the_golden_images(family: Path, dataset: Path) 
 
 def test_a_file_that_answers_nothing_fails(family: Path, dataset: Path) -> None:
     damage(family / "exported", lambda bias: np.full_like(bias, np.nan))
-    found = verify(family / "exported", str(dataset), max_drop=100.0)
+    found = verify(family / "exported", str(dataset), threads=1, max_drop=100.0)
     assert not found.ok
     assert found.to_json()["golden"]["max_logit_error"] is None
 
@@ -175,7 +175,7 @@ def test_the_gate_on_the_drop_holds_and_fails_where_it_is_set(family: Path, data
     # the file always answers one class, and its golden logits agree with that
     damage(family / "exported", lambda bias: bias - 100 * (np.arange(len(bias)) != 3))
     renew_golden(family / "exported")
-    found = verify(family / "exported", str(dataset))
+    found = verify(family / "exported", str(dataset), threads=1)
     assert found.comparison is not None
     drop = found.comparison.drop
     assert found.golden.ok
@@ -187,15 +187,15 @@ def test_the_gate_on_the_drop_holds_and_fails_where_it_is_set(family: Path, data
     assert found.comparison.agreement.value < 0.6
     assert not found.ok
     assert found.problems == (f"the file loses {drop.points:.2f} points, more than 1",)
-    assert verify(family / "exported", str(dataset), max_drop=drop.points).ok
-    assert not verify(family / "exported", str(dataset), max_drop=drop.points - 0.01).ok
+    assert verify(family / "exported", str(dataset), threads=1, max_drop=drop.points).ok
+    assert not verify(family / "exported", str(dataset), threads=1, max_drop=drop.points - 0.01).ok
 
 
 def test_other_preprocessing_fails(family: Path, dataset: Path) -> None:
     description = read_model_json(family / "exported")
     description["preprocess"]["interpolation"] = "bicubic"
     write_model_json(family / "exported", description)
-    found = verify(family / "exported", str(dataset), max_drop=100.0)
+    found = verify(family / "exported", str(dataset), threads=1, max_drop=100.0)
     assert not found.ok
     assert found.golden.max_input_error > found.golden.input_tolerance
     assert "preprocessing differs" in found.problems[0]
@@ -203,14 +203,14 @@ def test_other_preprocessing_fails(family: Path, dataset: Path) -> None:
 
 def test_without_the_float_run_the_gate_cannot_hold(family: Path, dataset: Path) -> None:
     (family / "run").rename(family / "elsewhere")
-    found = verify(family / "exported", str(dataset))
+    found = verify(family / "exported", str(dataset), threads=1)
     assert found.comparison is None
     assert found.golden.ok
     assert found.top1 == wilson(30, 40)
     assert not found.ok
     assert "no drop is known" in found.problems[0]
     assert found.to_json()["comparison"] is None
-    assert verify(family / "exported", str(dataset), run=family / "elsewhere").ok
+    assert verify(family / "exported", str(dataset), threads=1, run=family / "elsewhere").ok
 
 
 def test_where_torch_is_missing_the_file_alone_is_measured(family: Path, dataset: Path) -> None:
@@ -236,9 +236,9 @@ def test_wrong_usage_is_refused(family: Path, dataset: Path) -> None:
     description["weights"]["sha256"] = "0" * 64
     write_model_json(family / "run", description)
     with pytest.raises(CheckpointError, match="not those that were exported"):
-        verify(family / "exported", str(dataset), run=family / "run")
+        verify(family / "exported", str(dataset), threads=1, run=family / "run")
     for max_drop in (-1.0, float("nan")):
         with pytest.raises(UsageError, match="max_drop"):
-            verify(family / "exported", str(dataset), max_drop=max_drop)
+            verify(family / "exported", str(dataset), threads=1, max_drop=max_drop)
     with pytest.raises(CheckpointError, match="a run, not an exported model"):
         verify(family / "run", str(dataset))

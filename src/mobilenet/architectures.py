@@ -268,7 +268,7 @@ class Tap:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A classifier as resolved rows: blocks[0] is the stem; `hidden` is V3's layer behind the pool."""
+    """A classifier as resolved rows: blocks[0] is the stem, `hidden` V3's layer behind the pool."""
 
     blocks: tuple[Block, ...]
     hidden: int | None

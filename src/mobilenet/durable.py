@@ -107,14 +107,6 @@ def move(source: Path, target: Path) -> None:
         raise _failure(target, error) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make earlier renames in `folder` last before later ones are made. Raises CheckpointError."""
-    try:
-        os_calls.fsync_dir(folder)
-    except OSError as error:
-        raise _failure(folder, error) from error
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, unless they are there. Raises CheckpointError."""
     try:

@@ -49,12 +49,14 @@ class Phase:
 
     "head": the layers behind the pool. "tail": these and all blocks of stage 5. In both the
     blocks before are frozen, with their batch-norm statistics, and their output is computed once
-    and cached. "all": every weight, from augmented pictures.
+    and cached. "all": every weight, from augmented pictures; with `frozen_norms` the blocks before
+    stage 5 normalise by the statistics of the pretrained weights, not by each batch's.
     """
 
     train: Trainable
     share: float = 1.0
     lr_scale: float = 1.0
+    frozen_norms: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,10 @@ def override(recipe: Recipe, changes: Overrides) -> Recipe:
 FINETUNE = Recipe(
     optimizer=Optimizer(name="adamw", lr=4e-3, weight_decay=0.05),
     schedule=Schedule(warmup_epochs=1.0),
-    phases=(Phase(train="tail", share=0.6), Phase(train="all", share=0.4, lr_scale=0.25)),
+    phases=(
+        Phase(train="tail", share=0.6),
+        Phase(train="all", share=0.4, lr_scale=0.1, frozen_norms=True),
+    ),
     epochs=10,
     batch_size=64,
     augment=Augment(crop_scale=(0.35, 1.0)),

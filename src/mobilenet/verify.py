@@ -10,17 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .checkpoint import load_model, read_model_json
-from .data import Split, open_dataset
+from .data import Split
 from .durable import write_atomically
 from .errors import CheckpointError, UsageError
-from .evaluate import SplitChoice, answer, choose_split, match_classes
+from .evaluate import SplitChoice, answer, match_classes, open_split
 from .evaluate.metrics import CONFIDENCE, Estimate, wilson
 from .evaluate.model import Forward, OpenModel, torch_forward
 from .export import disagreement, golden_inputs, read_golden
@@ -171,14 +170,14 @@ def verify(
     start = time.perf_counter()
     model = load(folder, runtime=runtime, threads=threads)
     source = _float_run(model, run)
-    dataset = open_dataset(data, val_fraction=0.0 if split == "all" else 0.1, limit=limit)
-    name = choose_split(dataset, split)
+    exported = _named(model)
+    dataset, name = open_split(exported, data, split, limit=limit)
     part = dataset.splits[name]
     say(f"{data}: measuring {name}, {len(part)} images")
 
     golden = _check_golden(model)
     with _torch_network(source, model.session.threads) as forward:
-        answers = _answers(model, forward, part, match_classes(dataset, _named(model)))
+        answers = _answers(model, forward, part, match_classes(dataset, exported))
     comparison = _compare(source, answers) if source is not None else None
     problems = _problems(golden, comparison, model, max_drop)
     certificate = Certificate(
@@ -363,7 +362,7 @@ def _named(model: Model) -> OpenModel:
         preprocess=model.preprocess,
         labels=model.labels,
         runtime=model.session.runtime,
-        provenance={},
+        provenance=model.contract["provenance"],
     )
 
 
@@ -417,7 +416,7 @@ def _content_sha256(part: Split) -> str:
 
 def _versions() -> dict[str, str]:
     """Of what the answers depend on, where it is installed."""
-    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
     for package in ("mobilenet", "numpy", "pillow", "onnxruntime", "openvino", "torch"):

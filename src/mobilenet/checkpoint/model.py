@@ -7,8 +7,10 @@ that contains their hash:
     2. write  model.json, which names HASH   from here on the new pair loads, see `load_model`
     3. rename .model.safetensors.HASH  ->  model.safetensors
 
-A crash between 2 and 3 leaves the old weights under the visible name; loading then finds those
-that model.json names, and the next save does step 3 before anything else.
+    4. remove waiting weights of earlier saves
+
+A crash between 2 and 3 leaves the old weights under the visible name, and the ones that model.json
+names waiting, where loading looks first.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cost import count
-from ..durable import make_folder, move, remove, sync_folder, write_atomically
+from ..durable import make_folder, move, remove, write_atomically
 from ..errors import CheckpointError
 from ..models import ModelSpec, create
 from .contract import (
@@ -91,7 +93,6 @@ def save_model(
     _check_state(spec, state, folder / WEIGHTS_FILE)
 
     make_folder(folder)
-    _finish_interrupted(folder)
     staged = _staged(folder, sha256)
     try:
         write_atomically(staged, weights)
@@ -180,21 +181,6 @@ def _named_sha256(folder: Path) -> str | None:
         return read_model_json(folder)["weights"]["sha256"]
     except CheckpointError:
         return None
-
-
-def _finish_interrupted(folder: Path) -> None:
-    """Do step 3 of a save that was killed before it."""
-    if not any(_all_staged(folder)):
-        return
-    try:
-        description = read_model_json(folder)
-        sha256 = description["weights"]["sha256"]
-        params = count(read_spec(description).network(), 32).params
-        _read_verified(_staged(folder, sha256), sha256, params)
-    except CheckpointError:
-        return  # step 2 was not reached
-    sync_folder(folder)  # model.json must last before the weights of the one before it are gone
-    move(_staged(folder, sha256), folder / WEIGHTS_FILE)
 
 
 def _create_aside(spec: ModelSpec) -> "Classifier":

@@ -20,6 +20,8 @@ from ..weights import load_pretrained
 if TYPE_CHECKING:
     import torch
 
+    from ..classify import Classifier
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Floats = NDArray[np.float32]
 Forward = Callable[[Floats], Floats]
@@ -111,10 +113,10 @@ def _open_named(name: str, threads: int | None, device: Device) -> OpenModel:
     )
 
 
-def _on_device(
-    module: "torch.nn.Module", threads: int | None, device: Device
-) -> tuple[Forward, str]:
+def _on_device(module: "Classifier", threads: int | None, device: Device) -> tuple[Forward, str]:
     import torch
+
+    from ..classify import folded
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -122,7 +124,7 @@ def _on_device(
     described = f"torch {torch.__version__} on {chosen}"
     if chosen.type == "cpu":
         described += f", threads: {torch.get_num_threads()}"
-    return torch_forward(module, chosen), described
+    return torch_forward(folded(module), chosen), described
 
 
 def not_a_number(model: str, picture: str) -> MobilenetError:

@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,6 +62,9 @@ def export(run: Path, *, to: str, out: Path) -> Artifact:
         to: Format of the file; onnx.
         out: Folder for the model file, model.json, golden.npz and predict.py.
     """
+    from importlib.metadata import version
+    from importlib.resources import files
+
     if to not in EXPORTERS:
         raise UsageError(f"format {to!r}: expected one of {sorted(EXPORTERS)}")
     out = Path(out)
@@ -161,6 +162,8 @@ def _prove(made: ExportedFile, golden: Golden) -> tuple[str, float]:
 
 def _metadata(contract: Mapping[str, Any]) -> dict[str, str]:
     """What the file itself carries, so that it can be used without its folder."""
+    from importlib.metadata import version
+
     return {
         "model.json": json.dumps(contract, ensure_ascii=False),
         "labels": json.dumps(contract["labels"], ensure_ascii=False),

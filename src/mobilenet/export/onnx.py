@@ -28,9 +28,12 @@ def to_onnx(classifier: "Classifier", *, size: int, metadata: Mapping[str, str])
     import onnx
     import torch
 
-    from .fold import folded
+    from ..classify import folded
 
     network = folded(classifier)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.ReLU | torch.nn.ReLU6 | torch.nn.Hardswish):
+            layer.inplace = False  # torch.export takes in-place operations apart: twice the time
     # two images: an example of one would fix the batch at one
     example = torch.zeros(2, 3, size, size)
     with warnings.catch_warnings():

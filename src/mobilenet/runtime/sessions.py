@@ -6,7 +6,6 @@ The file is handed over as the bytes whose hash was checked, never as a path to 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -23,7 +22,7 @@ Layout = Literal["NCHW", "NHWC"]
 class Session:
     """A model ready to run: `run` takes float32 images in `layout` and gives float32 logits.
 
-    `precision` is the one that the runtime's convolutions really use.
+    One call at a time. `precision` is the one that the convolutions really use.
     """
 
     runtime: str
@@ -159,6 +158,8 @@ def open_litert(data: bytes, *, threads: int, precision: Precision, batch: int |
     Raises UsageError for another precision than float32 or a batch that the file does not take,
     CheckpointError for bytes that are no such model.
     """
+    from importlib.metadata import version
+
     try:
         from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
             Interpreter,

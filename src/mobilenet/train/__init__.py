@@ -345,11 +345,15 @@ def _preprocess(
 def _measure(split: Split, pre: Preprocess, workers: int, device: "torch.device") -> "Measure":
     """Validation: a function of (model, limit) that gives the mean loss and top-1."""
 
+    from ..classify import folded
+
     def run(model: "Classifier", limit: int | None) -> tuple[float, float]:
         part = split
         if limit is not None and limit < len(split):  # evenly spaced, so every class has its share
             part = split.subset(np.linspace(0, len(split) - 1, limit).astype(int))
-        logits, labels, _ = collect_logits(torch_forward(model, device), part, pre, workers=workers)
+        logits, labels, _ = collect_logits(
+            torch_forward(folded(model), device), part, pre, workers=workers
+        )
         rows = np.arange(len(labels))
         loss = -log_softmax(logits)[rows, labels].mean()
         return float(loss), float((logits.argmax(axis=1) == labels).mean())

@@ -235,7 +235,7 @@ class Trainer:
                 )
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
-                self._train_mode(learner, batch_size)
+                self._train_mode(phase, learner, batch_size)
                 loss, correct = self._step(learner, batch, scaler, mix_boxes=cache is None)
                 if self.average is not None:
                     self.average.update(self.model, here.phase_step)
@@ -315,14 +315,19 @@ class Trainer:
     def _training_preprocess(self) -> Preprocess:
         return replace(self.pre, size=max(round(self.pre.size * self.recipe.train_size), 32))
 
-    def _train_mode(self, learner: nn.Module, batch_size: int) -> None:
+    def _train_mode(self, phase: Phase, learner: nn.Module, batch_size: int) -> None:
         """Frozen parts use their statistics; with tiny batches every norm does."""
         self.model.eval()
         learner.train()
+        frozen: list[nn.Module] = []
         if batch_size < FROZEN_NORM_BATCH:
-            for part in learner.modules():
-                if isinstance(part, nn.BatchNorm2d):
-                    part.eval()
+            frozen.append(learner)
+        elif phase.frozen_norms:
+            frozen.append(cut(self.model, "tail").front)
+        for part in frozen:
+            for layer in part.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
 
     # -------------------------------------------------------------------------------- one step
 

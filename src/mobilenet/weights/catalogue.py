@@ -116,7 +116,7 @@ def _torchvision() -> Iterator[WeightsEntry]:
 
 # ----------------------------------------------------------------------------------------- timm
 
-_INCEPTION = partial(timm_rule, interpolation="bilinear", mean=HALF, std=HALF)
+INCEPTION = partial(timm_rule, interpolation="bilinear", mean=HALF, std=HALF)
 _RA4 = partial(timm_rule, mean=HALF, std=HALF)
 _RA4_90 = partial(_RA4, crop_pct=0.9)
 _RA4_95 = partial(_RA4, crop_pct=0.95)
@@ -136,12 +136,12 @@ _TIMM = (
     ("mobilenetv3_small_050.lamb_in1k",           timm_rule,  57.918, 80.144),
     ("mobilenetv3_small_075.lamb_in1k",           timm_rule,   65.284, 85.462),
     ("mobilenetv3_small_100.lamb_in1k",           timm_rule,   67.636, 87.638),
-    ("tf_mobilenetv3_large_075.in1k",             _INCEPTION,  73.442, 91.332),
-    ("tf_mobilenetv3_large_100.in1k",             _INCEPTION,  75.510, 92.600),
-    ("tf_mobilenetv3_small_075.in1k",             _INCEPTION,  65.706, 86.130),
-    ("tf_mobilenetv3_small_100.in1k",             _INCEPTION,  67.922, 87.686),
-    ("tf_mobilenetv3_large_minimal_100.in1k",     _INCEPTION,  72.270, 90.664),
-    ("tf_mobilenetv3_small_minimal_100.in1k",     _INCEPTION,  62.892, 84.270),
+    ("tf_mobilenetv3_large_075.in1k",             INCEPTION,   73.442, 91.332),
+    ("tf_mobilenetv3_large_100.in1k",             INCEPTION,   75.510, 92.600),
+    ("tf_mobilenetv3_small_075.in1k",             INCEPTION,   65.706, 86.130),
+    ("tf_mobilenetv3_small_100.in1k",             INCEPTION,   67.922, 87.686),
+    ("tf_mobilenetv3_large_minimal_100.in1k",     INCEPTION,   72.270, 90.664),
+    ("tf_mobilenetv3_small_minimal_100.in1k",     INCEPTION,   62.892, 84.270),
 )
 _OWN_STEM = "mobilenetv3_small_050.lamb_in1k"  # timm's V3 keeps 16 channels below width 0.75
 _TIMM_RELEASES = {  # the others are on the hub only

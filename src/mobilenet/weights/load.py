@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..architectures import WidthRule
 from ..errors import WeightsError
 from ..labels import imagenet_labels
 from ..models import MODELS, ModelSpec, Padding, create
@@ -14,11 +15,11 @@ from ..preprocess import keras as keras_rule
 from ..preprocess import slim as slim_rule
 from ..preprocess import timm as timm_rule
 from ..preprocess import torchvision as torchvision_rule
-from .catalogue import CATALOGUE, RemoteFile, WeightsEntry, resolve_weights
+from .catalogue import CATALOGUE, INCEPTION, RemoteFile, WeightsEntry, resolve_weights
 from .find import find_weights
 from .fit import Fit, fit, recognise
 from .names import CLASSIFIER
-from .read import Publisher, WeightsFile, read_weights
+from .read import Publisher, WeightsFile, read_weights, require_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,9 +77,14 @@ class _Origin:
 
     padding: Padding
     bn_eps: float
+    width_rule: WidthRule
     preprocess: Preprocess
     labels: tuple[str, ...] | None
     note: str
+
+    def applied(self, spec: ModelSpec) -> ModelSpec:
+        """A spec that follows these weights."""
+        return replace(spec, padding=self.padding, bn_eps=self.bn_eps, width_rule=self.width_rule)
 
 
 def load_pretrained(spec: ModelSpec, weights: str | Path, *, size: int | None = None) -> Pretrained:
@@ -88,12 +94,13 @@ def load_pretrained(spec: ModelSpec, weights: str | Path, *, size: int | None = 
     path of a file of any kind that is read here. `size` is the input size in pixels that the
     network will see (default: the one of the weights). Raises WeightsError, MissingDependency.
     """
+    require_torch()  # before anything is fetched
     entry, path = _locate(spec, weights, size)
     file = read_weights(path)
     sha256 = _sha256(path)
     entry = entry or _published(path, sha256)
     origin = _origin(file, entry, spec, sha256, size)
-    fitted = fit(file, replace(spec, padding=origin.padding, bn_eps=origin.bn_eps))
+    fitted = fit(file, origin.applied(spec))
     state, labels, notes = _with_classifier(file, fitted, origin.labels)
     fresh = tuple(name for name in _expected(fitted) if name not in state)
     return Pretrained(
@@ -125,7 +132,7 @@ def inspect_weights(path: str | Path) -> Inspection:
     sha256 = _sha256(path)
     entry = _published(path, sha256)
     origin = _origin(file, entry, spec, sha256, None)
-    fitted = fit(file, replace(spec, padding=origin.padding, bn_eps=origin.bn_eps))
+    fitted = fit(file, origin.applied(spec))
     return Inspection(
         spec=fitted.spec,
         classes=fitted.classes,
@@ -200,16 +207,18 @@ def _origin(
         return _Origin(
             padding=entry.padding,
             bn_eps=entry.bn_eps,
+            width_rule=entry.width_rule,
             preprocess=entry.preprocess(size),
             labels=imagenet_labels(entry.classes),
             note=f"{file.path.name} is {entry.name}",
         )
     if file.publisher == "mobilenet":
         return _own_origin(file, spec, sha256, size)
-    from_tensorflow = file.publisher in ("keras", "huggingface") or file.path.name.startswith("tf_")
+    ported = file.publisher == "timm" and file.path.name.startswith("tf_")
+    from_tensorflow = ported or file.publisher in ("keras", "huggingface")
     rule = {
         "torchvision": torchvision_rule,
-        "timm": timm_rule,
+        "timm": INCEPTION if ported else timm_rule,
         "keras": keras_rule,
         "huggingface": slim_rule,
     }[file.publisher]
@@ -219,6 +228,7 @@ def _origin(
     return _Origin(
         padding=padding,
         bn_eps=bn_eps,
+        width_rule=spec.width_rule,
         preprocess=rule(size or 224),
         labels=None,
         note=f"{file.path.name} is not a published file: assumed, as {file.publisher} trains, "
@@ -233,6 +243,7 @@ def _own_origin(file: WeightsFile, spec: ModelSpec, sha256: str, size: int | Non
         return _Origin(
             padding=spec.padding,
             bn_eps=spec.bn_eps,
+            width_rule=spec.width_rule,
             preprocess=torchvision_rule(size or 224),
             labels=None,
             note=f"no model.json beside {file.path.name}: assumed padding {spec.padding!r}, BN "
@@ -243,7 +254,7 @@ def _own_origin(file: WeightsFile, spec: ModelSpec, sha256: str, size: int | Non
         model, promised = found["model"], found["weights"]["sha256"]
         contract = Preprocess.from_dict(found["preprocess"])
         labels = tuple(str(label) for label in found["labels"])
-        padding, bn_eps = model["padding"], float(model["bn_eps"])
+        padding, bn_eps, width_rule = model["padding"], model["bn_eps"], model["width_rule"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{described}: damaged: {error!r}") from None
     if promised != sha256:
@@ -254,6 +265,7 @@ def _own_origin(file: WeightsFile, spec: ModelSpec, sha256: str, size: int | Non
     return _Origin(
         padding=padding,
         bn_eps=bn_eps,
+        width_rule=width_rule,
         preprocess=contract,
         labels=labels,
         note=f"{file.path.name} is described by the model.json beside it",

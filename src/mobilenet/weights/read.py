@@ -4,6 +4,7 @@ Whatever the file holds is untrusted: pickles are read by torch's restricted unp
 sizes are checked before anything is allocated.
 """
 
+import importlib.util
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -95,14 +96,17 @@ def _what_else(head: bytes) -> str:
     return "the format is not known, or the file is damaged"
 
 
+def require_torch() -> None:
+    """Raises MissingDependency where torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependency("torch", "train", "reading pretrained weights")
+
+
 def read_weights(path: Path) -> WeightsFile:
     """Read every weight of a file. Raises WeightsError (damaged, refused, not a MobileNet's),
     MissingDependency where the package that reads its kind is not installed."""
+    require_torch()
     kind = detect_kind(path)
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingDependency("torch", "train", "reading weights") from None
     tensors = _float32(path, READERS[kind](path))
     if kind in ("hdf5", "keras"):
         return WeightsFile(path=path, kind=kind, publisher="keras", tensors=tensors)

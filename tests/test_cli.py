@@ -1,0 +1,181 @@
+"""The command line: verbs, exit codes, JSON, and what a user of it relies on."""
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mobilenet
+from mobilenet import cli
+from mobilenet.errors import CheckpointError, UsageError
+
+# Adding an option is a decision: this list is what scripts rely on.
+OPTIONS = {
+    "info": "model width size classes output_stride width_rule",
+    "doctor": "data seed val_fraction workers",
+    "train": "data out model width size weights recipe overrides epochs minutes resume skip_bad "
+    "resize val_fraction limit seed threads workers device",
+    "evaluate": "model data split batch_size workers threads device limit skip_bad",
+    "predict": "model images top save threads device",
+    "export": "run to out",
+    "verify": "folder data run max_drop split runtime threads limit",
+    "benchmark": "target runtime precision threads size width batch rounds runs",
+}
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(arguments))
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_the_verbs_and_their_options_are_frozen():
+    found = {name: " ".join(inspect.signature(verb).parameters) for name, verb in cli.VERBS.items()}
+    assert found == OPTIONS
+
+
+def test_every_verb_is_a_function_of_the_same_name_and_option_documented():
+    for name, verb in cli.VERBS.items():
+        assert getattr(mobilenet, name) is verb
+        document = inspect.getdoc(verb) or ""
+        for option in inspect.signature(verb).parameters:
+            assert option == "overrides" or f"\n    {option}: " in document, (name, option)
+
+
+def test_the_public_names():
+    assert set(mobilenet.__all__) <= set(dir(mobilenet))
+    assert {"MODELS", "train", "load", "preprocess", "MobilenetError"} <= set(mobilenet.__all__)
+
+
+def test_help_lists_every_verb_and_each_explains_itself(capsys: pytest.CaptureFixture[str]):
+    assert run("--help") == 0
+    overview = capsys.readouterr().out
+    for name in cli.VERBS:
+        assert f"  {name} " in overview
+        assert run(name, "--help") == 0
+        shown = capsys.readouterr().out
+        assert "--json" in shown
+        assert "Raises" not in shown
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "params", "madds"),
+    [
+        ("mobilenet_v3_large", ["--width", "0.75"], 3_993_528, 154_560_624),
+        ("mobilenet_v1", [], 4_231_976, 568_740_352),
+        ("mobilenetv2_100", [], 3_504_872, 300_774_272),
+        ("mobilenet_v3_large", [], 5_483_032, 216_589_760),
+        ("mobilenet_v3_small", [], 2_542_856, 56_510_400),
+    ],
+)
+def test_info_counts(
+    capsys: pytest.CaptureFixture[str], model: str, options: list[str], params: int, madds: int
+):
+    assert run("info", model, *options, "--json") == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert (found["params"], found["madds"], captured.err) == (params, madds, "")
+    assert sum(layer["madds"] for layer in found["layers"]) == madds
+    assert run("info", model, *options) == 0
+    assert f"{params:,}" in capsys.readouterr().out
+
+
+def test_info_alone_lists_the_models(capsys: pytest.CaptureFixture[str]):
+    assert run("info") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in mobilenet.MODELS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["info", "resnet50"],
+        ["info", "mobilenet_v2", "--size", "31"],
+        ["info", "mobilenet_v2", "--output-stride", "12"],
+        ["info", "mobilenet_v2", "--width-rule", "keras"],
+        ["info", "--width"],
+        ["train"],
+        ["train", "x", "--out", "y", "--epochs", "many"],
+        ["train", "x", "--out", "y", "--epochs", "1", "--minutes", "1"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_prints_nothing_on_stdout(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+):
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err or not arguments
+
+
+def test_failures_exit_with_1_and_say_why(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert run("doctor", str(tmp_path / "nowhere"), "--json") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "nowhere" in captured.err
+
+
+def test_doctor_lists_bad_files_and_exits_with_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: list[Path]
+):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for path in pictures[:3]:
+            (tmp_path / label / f"{label}{path.name}").write_bytes(
+                path.read_bytes() + label.encode()
+            )
+    assert run("doctor", str(tmp_path)) == 0
+    (tmp_path / "b" / "broken.png").write_bytes(b"")
+    capsys.readouterr()
+    assert run("doctor", str(tmp_path), "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert "broken.png" in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UsageError("u"), 2), (CheckpointError("c"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_exit_codes_of_errors(error: BaseException, code: int):
+    def fails() -> None:
+        raise error
+
+    assert cli._exit_code(fails, as_json=False) == code
+
+
+def test_import_and_help_leave_torch_alone():
+    script = (
+        "import sys, mobilenet.cli\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'openvino', 'tyro', 'h5py', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_the_installed_command_prints_its_version():
+    answer = subprocess.run(
+        [Path(sys.executable).parent / "mobilenet", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.strip() == f"mobilenet {mobilenet.__version__}"
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    answer = subprocess.run(
+        f"{sys.executable} -m mobilenet.cli info mobilenet_v2 --json | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.stdout == "{\n"
+    assert "Traceback" not in answer.stderr
