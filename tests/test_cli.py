@@ -34,14 +34,18 @@ def run(*arguments: str) -> int:
 
 
 def test_the_verbs_and_their_options_are_frozen():
-    found = {name: " ".join(inspect.signature(verb).parameters) for name, verb in cli.VERBS.items()}
+    found = {
+        name: " ".join(inspect.signature(getattr(mobilenet, name)).parameters) for name in cli.VERBS
+    }
     assert found == OPTIONS
 
 
 def test_every_verb_is_a_function_of_the_same_name_and_option_documented():
-    for name, verb in cli.VERBS.items():
-        assert getattr(mobilenet, name) is verb
+    for name, summary in cli.VERBS.items():
+        verb = getattr(mobilenet, name)
+        assert verb.__name__ == name
         document = inspect.getdoc(verb) or ""
+        assert document.splitlines()[0] == summary
         for option in inspect.signature(verb).parameters:
             assert option == "overrides" or f"\n    {option}: " in document, (name, option)
 
@@ -147,9 +151,22 @@ def test_exit_codes_of_errors(error: BaseException, code: int):
     assert cli._exit_code(fails, as_json=False) == code
 
 
-def test_import_and_help_leave_torch_alone():
+def test_a_verb_stays_a_function_whoever_imports_its_module():
+    script = (
+        "import mobilenet.evaluate, mobilenet.train\n"
+        "from mobilenet.verify import Certificate\n"
+        "print(*(callable(getattr(mobilenet, n)) for n in ('evaluate', 'train', 'verify')))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["True"] * 3
+
+
+def test_importing_every_verb_leaves_heavy_packages_alone():
     script = (
         "import sys, mobilenet.cli\n"
+        "[getattr(mobilenet, name) for name in mobilenet.__all__]\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'openvino', 'tyro', 'h5py', 'pyarrow'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

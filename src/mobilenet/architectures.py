@@ -77,7 +77,8 @@ class Architecture:
     stem: Conv
     rows: tuple[Row, ...]
     last: Conv | None = None
-    hidden: int | None = None  # V3's 1x1 convolution with bias and h-swish after the pool
+    hidden: int | None = None  # V3's 1x1 convolution with bias after the pool
+    hidden_NL: str = "HS"
     dropout: float = 0.0
 
 
@@ -184,7 +185,7 @@ def minimalistic(table: Architecture) -> Architecture:
         for row in table.rows
     )
     last = table.last and replace(table.last, NL="RE")
-    return replace(table, stem=replace(table.stem, NL="RE"), rows=rows, last=last)
+    return replace(table, stem=replace(table.stem, NL="RE"), rows=rows, last=last, hidden_NL="RE")
 
 
 def reduce_tail(table: Architecture) -> Architecture:
@@ -272,6 +273,7 @@ class Network:
 
     blocks: tuple[Block, ...]
     hidden: int | None
+    hidden_activation: Activation = "hard_swish"
     classes: int
     dropout: float
 
@@ -404,6 +406,7 @@ def resolve(
     return Network(
         blocks=_dilated(blocks, output_stride),
         hidden=_hidden(table, width, rule),
+        hidden_activation=_NL[table.hidden_NL],
         classes=classes,
         dropout=table.dropout if dropout is None else dropout,
     )

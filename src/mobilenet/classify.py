@@ -3,11 +3,10 @@
 import copy
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .architectures import Network
 from .backbone import Backbone
-from .layers import ConvNormAct, LayerOptions, fold_batch_norm, initialise
+from .layers import ACTIVATIONS, ConvNormAct, LayerOptions, fold_batch_norm, initialise
 
 
 class ClassifierHead(nn.Module):
@@ -20,6 +19,7 @@ class ClassifierHead(nn.Module):
         self.hidden = None
         if network.hidden is not None:
             self.hidden = nn.Conv2d(channels, network.hidden, 1)
+            self.act = ACTIVATIONS[network.hidden_activation]()
             channels = network.hidden
         self.dropout = nn.Dropout(network.dropout)
         self.classifier = nn.Conv2d(channels, network.classes, 1)
@@ -29,7 +29,7 @@ class ClassifierHead(nn.Module):
         """Feature map (N, C, H, W) to logits (N, classes)."""
         x = x.mean((2, 3), keepdim=True)
         if self.hidden is not None:
-            x = F.hardswish(self.hidden(x))
+            x = self.act(self.hidden(x))
         return self.classifier(self.dropout(x)).flatten(1)
 
 

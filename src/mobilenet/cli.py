@@ -11,28 +11,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from .benchmark import benchmark
-from .doctor import doctor
+import mobilenet
+
 from .errors import MobilenetError, UsageError
-from .evaluate import evaluate
-from .export import export
-from .info import info
-from .predict import predict
-from .train import train
-from .verify import verify
+
+VERBS = {
+    "info": "Print a network's table with its parameters, multiply-adds and activation memory.",
+    "doctor": "Check a dataset without training on it, or, without one, this machine.",
+    "train": "Train a MobileNet on labelled images, from ImageNet weights or from scratch.",
+    "evaluate": "Measure a run or an exported artifact on labelled images.",
+    "predict": "Name what is on pictures.",
+    "export": "Convert a trained run to a model file that other runtimes read, and prove it.",
+    "verify": "Compare an exported file with its run on labelled pictures; write certificate.json.",
+    "benchmark": "Time a model with several runtimes, in turns, NumPy arrays in and out.",
+}
 
 _RAISES = re.compile(r"(?:(?<=\n)|(?<=\. ))Raises [A-Z][^:]*?\.\s*?(?=\n\n|\Z)", re.S)
-
-VERBS: dict[str, Callable[..., Any]] = {
-    "info": info,
-    "doctor": doctor,
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "export": export,
-    "verify": verify,
-    "benchmark": benchmark,
-}
 
 _INTRODUCTION = """usage: mobilenet VERB ...
 
@@ -71,7 +65,7 @@ def _main(arguments: list[str]) -> None:
     import tyro  # here, so that the overview does not wait for it
 
     as_json, run = tyro.cli(
-        _with_json(VERBS[name]),
+        _with_json(getattr(mobilenet, name)),
         prog=f"mobilenet {name}",
         args=options,
         config=(
@@ -85,10 +79,7 @@ def _main(arguments: list[str]) -> None:
 
 
 def _overview() -> str:
-    verbs = [
-        f"  {name:<10} {(inspect.getdoc(verb) or '').splitlines()[0]}"
-        for name, verb in VERBS.items()
-    ]
+    verbs = [f"  {name:<10} {summary}" for name, summary in VERBS.items()]
     return "\n".join([_INTRODUCTION, *verbs, _CLOSING])
 
 

@@ -71,8 +71,9 @@ def predict(
     threads: int | None = None,
     device: Device = "auto",
 ) -> Predictions:
-    """Name what is on pictures. One that cannot be read is named on stderr and has an `error`; the
-    others go on.
+    """Name what is on pictures.
+
+    One that cannot be read is named on stderr and has an `error`; the others go on.
 
     Raises UsageError for what is no model, CheckpointError for a damaged one.
 

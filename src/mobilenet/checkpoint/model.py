@@ -6,7 +6,6 @@ that contains their hash:
     1. write  .model.safetensors.HASH        the pair loads as before
     2. write  model.json, which names HASH   from here on the new pair loads, see `load_model`
     3. rename .model.safetensors.HASH  ->  model.safetensors
-
     4. remove waiting weights of earlier saves
 
 A crash between 2 and 3 leaves the old weights under the visible name, and the ones that model.json

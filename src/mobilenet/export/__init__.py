@@ -14,7 +14,7 @@ from ..checkpoint import load_model, read_model_json, write_model_json
 from ..durable import make_folder, write_atomically
 from ..errors import ExportError, UsageError
 from ..preprocess import Preprocess
-from ..runtime import FORMATS, RUNTIMES, Floats, usable_cores
+from ..runtime import FORMATS, RUNTIMES, Floats
 from .artifact import Artifact, ExportedFile
 from .golden import FILE as GOLDEN_FILE
 from .golden import Golden, golden_images, golden_inputs, read_golden
@@ -149,7 +149,7 @@ def _prove(made: ExportedFile, golden: Golden) -> tuple[str, float]:
     Raises ExportError where it does not answer as the network does.
     """
     name = FORMATS[made.format][0]
-    session = RUNTIMES[name](made.data, threads=usable_cores(), precision="float32", batch=None)
+    session = RUNTIMES[name](made.data, threads=1, precision="float32", batch=None)
     found = session.run(session.laid_out(golden.inputs))
     runtime = f"{name} {session.version}"
     if problem := disagreement(found, golden.logits, tolerance=TOLERANCE):
