@@ -1,12 +1,15 @@
 """Classification: the head behind the pool, and the module that a `ModelSpec` describes."""
 
 import copy
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from .architectures import Network
 from .backbone import Backbone
 from .layers import ACTIVATIONS, ConvNormAct, LayerOptions, fold_batch_norm, initialise
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class ClassifierHead(nn.Module):
@@ -46,11 +49,11 @@ class Classifier(nn.Module):
         return self.head(self.backbone(x))
 
 
-def folded(classifier: Classifier) -> Classifier:
+def folded(module: M) -> M:
     """A copy in evaluation mode, on the CPU, without batch norms: the same function but for
     rounding, and two to three times as fast. Folding is done in float64, so that no converter
     does it in float32."""
-    copied = copy.deepcopy(classifier).cpu()
+    copied = copy.deepcopy(module).cpu()
     for layer in copied.modules():
         if isinstance(layer, ConvNormAct):
             weight, bias = fold_batch_norm(layer)

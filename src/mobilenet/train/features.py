@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..classify import Classifier
+from ..classify import Classifier, folded
 from ..data import Split, batches, epoch_order
 from ..errors import TrainingError
 from ..preprocess import Preprocess
@@ -70,8 +70,7 @@ class FeatureCache:
         start = time.perf_counter()
         self._array: np.ndarray | None = None
         done = 0
-        was_training = front.training
-        front.eval()
+        front = folded(front).to(device)
         reading = batches(split, pre, batch_size=CHUNK, order=order, workers=workers)
         with contextlib.closing(reading), torch.inference_mode():
             total = -(-len(order) // CHUNK)
@@ -86,7 +85,6 @@ class FeatureCache:
                 late = seconds is not None and time.perf_counter() - start > seconds
                 if done == len(self._array) or (late and count is None):
                     break
-        front.train(was_training)
         assert self._array is not None
         self._array = self._array[:done]
         self.indices = order[:done]

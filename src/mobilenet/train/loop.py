@@ -34,7 +34,7 @@ from .log import Bar, MetricsLog
 from .optimizer import WeightAverage, build_optimizer, lr_factor
 
 CHECKPOINT_SECONDS = 30.0
-CACHE_SHARE = 0.4  # of a timed phase, at most, goes into computing features
+CACHE_SHARE = 0.25  # of a timed phase, at most, goes into computing features
 TIMED_VALIDATION = 500  # pictures, where time is the budget
 FROZEN_NORM_BATCH = 16  # below, batch statistics are too noisy to learn from
 

@@ -29,7 +29,7 @@ def build_optimizer(module: nn.Module, options: Optimizer, *, batch: int) -> tor
     groups = [group for group in groups if group["params"]]
     lr = options.lr * batch / 256
     if options.name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=options.betas, eps=options.eps)
+        return torch.optim.AdamW(groups, lr=lr, betas=options.betas, eps=options.eps, fused=True)
     if options.name == "rmsprop":
         return torch.optim.RMSprop(
             groups, lr=lr, alpha=options.smoothing, eps=options.eps, momentum=options.momentum
