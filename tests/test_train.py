@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -201,11 +202,15 @@ def test_a_loss_that_is_no_number_names_the_pictures(fit: Callable[..., Any]):
         fit(epochs=20, overrides=Overrides(batch_size=8, optimizer="sgd", lr=1e25))
 
 
-def test_minutes_are_a_budget(fit: Callable[..., Any], tmp_path: Path):
-    result = fit(epochs=None, minutes=0.01)
-    history = epochs(tmp_path / "run")
-    assert {record["phase"] for record in history} == {"tail", "all"}
-    assert result.seconds >= 0.6  # what was asked for was used
+@pytest.mark.parametrize(("cost", "phases"), [(0, {"tail", "all"}), (1e9, {"tail"})])
+def test_minutes_are_a_budget(
+    fit: Callable[..., Any], tmp_path: Path, cost: float, phases: set[str]
+):
+    """What is too little to see every picture with the whole network goes to the tail."""
+    with patch("mobilenet.train.loop.TRAINING_COST", cost or 1e-9):
+        result = fit(epochs=None, minutes=0.02)
+    assert {record["phase"] for record in epochs(tmp_path / "run")} == phases
+    assert result.seconds >= 1.2  # what was asked for was used
 
 
 # ---------------------------------------------------------------------------------- determinism
@@ -452,3 +457,18 @@ def test_a_split_held_out_is_no_part_of_training(pictures_by_colour: Path):
     assert len(train) == 18
     assert len(val) == 6
     assert not train & val
+
+
+def test_the_page_on_training_runs():
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(compile(block, "docs/training.md", "exec"), names)
+    assert names["gentle"].optimizer.lr == 1e-3
+    assert names["gentle"].class_weights == "balanced"
+    assert [phase.train for phase in names["only_the_head"].phases] == ["head"]
+
+
+def test_recipes_in_the_page_are_the_recipes_there_are():
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text("utf-8")
+    assert all(f"`{name}`" in page for name in RECIPES)

@@ -144,7 +144,7 @@ FINETUNE = Recipe(
     ),
     epochs=10,
     batch_size=64,
-    augment=Augment(crop_scale=(0.35, 1.0)),
+    augment=Augment(crop_scale=(0.6, 1.0)),
     label_smoothing=0.05,
     ema=0.99,
 )

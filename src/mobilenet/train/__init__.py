@@ -122,7 +122,8 @@ def train(
 
     from ..report import gather, write_report
     from .allocator import keep_freed_memory
-    from .loop import Interrupted, Settings, Trainer
+    from .features import Interrupted
+    from .loop import Settings, Trainer
 
     keep_freed_memory()
     if threads is not None:

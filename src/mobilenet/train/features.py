@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,10 @@ from ..recipes import Trainable
 CHUNK = 32  # pictures in one pass: larger ones fall out of the cache and run slower
 MEMORY_BYTES = 1 << 30  # a larger cache lies on the disk
 DISK_SHARE = 0.5  # of the free space, at most
+
+
+class Interrupted(Exception):
+    """Ctrl-C or a polite kill; everything that is worth it is saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,7 @@ class FeatureCache:
         device: torch.device,
         seconds: float | None,
         count: int | None,
+        stopped: Callable[[], bool],
     ) -> None:
         self.path = folder / "features.f16"
         order = order if count is None else order[:count]
@@ -82,6 +87,9 @@ class FeatureCache:
                 room = min(len(features), len(self._array) - done)
                 self._array[done : done + room] = features[:room]
                 done += room
+                if stopped():
+                    self.close()
+                    raise Interrupted
                 late = seconds is not None and time.perf_counter() - start > seconds
                 if done == len(self._array) or (late and count is None):
                     break

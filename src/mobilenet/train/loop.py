@@ -29,12 +29,13 @@ from ..errors import CheckpointError, TrainingError
 from ..preprocess import Preprocess
 from ..progress import say
 from ..recipes import Phase, Recipe
-from .features import FeatureCache, cut, to_input
+from .features import FeatureCache, Interrupted, cut, to_input
 from .log import Bar, MetricsLog
 from .optimizer import WeightAverage, build_optimizer, lr_factor
 
 CHECKPOINT_SECONDS = 30.0
 CACHE_SHARE = 0.25  # of a timed phase, at most, goes into computing features
+TRAINING_COST = 7  # a step of the whole network costs so many passes of the front (6.7 measured)
 TIMED_VALIDATION = 500  # pictures, where time is the budget
 FROZEN_NORM_BATCH = 16  # below, batch statistics are too noisy to learn from
 
@@ -70,6 +71,7 @@ class Position:
     correct: float = 0.0
     cached: int | None = None  # pictures in the phase's feature cache
     earlier_seconds: float = 0.0  # in the phases before
+    last: bool = False  # whether this phase has the rest of the time, and no other follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +84,6 @@ class Batch:
 
 
 Measure = Callable[[Classifier, int | None], tuple[float, float]]
-
-
-class Interrupted(Exception):
-    """Ctrl-C or a polite kill; everything is saved."""
 
 
 class Trainer:
@@ -114,6 +112,7 @@ class Trainer:
         self.average = WeightAverage(model, recipe.ema) if recipe.ema else None
         self.optimizer: torch.optim.Optimizer | None = None
         self.class_weights = _class_weights(recipe, split.labels, settings.device)
+        self.scaler = torch.amp.GradScaler(settings.device.type, enabled=recipe.amp == "fp16")
         self._optimizer_state: Any = None
         self._averaged: Classifier | None = None
         self._saved_at = time.monotonic()
@@ -140,6 +139,7 @@ class Trainer:
             for name, value in state["average"].items():
                 self.average.state[name].copy_(value)
         self._optimizer_state = state["optimizer"]
+        self.scaler.load_state_dict(state["scaler"])
         self.position = Position(**saved.scalars["position"])
         return True
 
@@ -151,10 +151,14 @@ class Trainer:
         self.log = MetricsLog(self.run_folder, step=self.position.step)
         try:
             with _PoliteStop(self._stop):
-                for number in range(self.position.phase, len(self.recipe.phases)):
-                    self._run_phase(self.recipe.phases[number])
+                while self.position.phase < len(self.recipe.phases):
+                    self._run_phase(self.recipe.phases[self.position.phase])
+                    if self.average is not None:  # the next phase goes on from the better weights
+                        self.model.load_state_dict(self.average.state)
                     self.position = Position(
-                        phase=number + 1,
+                        phase=len(self.recipe.phases)
+                        if self.position.last
+                        else self.position.phase + 1,
                         step=self.position.step,
                         epochs=self.position.epochs,
                         earlier_seconds=self.seconds,
@@ -186,14 +190,17 @@ class Trainer:
                 device=self.settings.device,
                 seconds=None if seconds is None else CACHE_SHARE * seconds,
                 count=self.position.cached,
+                stopped=self._stop.is_set,
             )
-            spent = cache.seconds if fresh else 0.0
-            self.position = replace(
-                self.position,
-                cached=len(cache),
-                phase_seconds=self.position.phase_seconds + spent,
-            )
+            if fresh:
+                self.position = replace(
+                    self.position,
+                    cached=len(cache),
+                    phase_seconds=cache.seconds,
+                    last=not self._has_time_for_all(len(cache) / cache.seconds),
+                )
             say(f"{phase.train}: features of {len(cache)} pictures in {cache.seconds:.1f} s")
+            seconds = self._phase_seconds(phase)
         try:
             self._learn(phase, learner, cache, seconds)
         finally:
@@ -215,7 +222,6 @@ class Trainer:
         if self._optimizer_state is not None:
             self.optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None
-        scaler = torch.amp.GradScaler(settings.device.type, enabled=recipe.amp == "fp16")
 
         def progress() -> float:
             here = self.position
@@ -236,7 +242,7 @@ class Trainer:
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
                 self._train_mode(phase, learner, batch_size)
-                loss, correct = self._step(learner, batch, scaler, mix_boxes=cache is None)
+                loss, correct = self._step(learner, batch, mix_boxes=cache is None)
                 if self.average is not None:
                     self.average.update(self.model, here.phase_step)
                 self.position = replace(
@@ -273,7 +279,21 @@ class Trainer:
     def _phase_seconds(self, phase: Phase) -> float | None:
         if self.settings.minutes is None:
             return None
+        if self.position.last:
+            return self.settings.minutes * 60 - self.position.earlier_seconds
         return phase.share * self.settings.minutes * 60
+
+    def _has_time_for_all(self, rate: float) -> bool:
+        """Whether the phases of the whole network that follow can see every picture once.
+
+        With less, they would spoil what the phases before have learned. `rate`: pictures a second
+        through the frozen front.
+        """
+        if self.settings.minutes is None:
+            return True
+        follow = self.recipe.phases[self.position.phase + 1 :]
+        seconds = 60 * self.settings.minutes * sum(p.share for p in follow if p.train == "all")
+        return not follow or seconds * rate / TRAINING_COST >= len(self.split)
 
     def _batches(self, cache: FeatureCache | None, batch_size: int) -> Iterator[Batch]:
         """The rest of the current epoch."""
@@ -335,7 +355,6 @@ class Trainer:
         self,
         learner: nn.Module,
         batch: Batch,
-        scaler: torch.amp.GradScaler,
         *,
         mix_boxes: bool,
     ) -> tuple[float, int]:
@@ -366,13 +385,13 @@ class Trainer:
                 logits = learner(part)
             loss = F.cross_entropy(logits.float(), goal, weight=self.class_weights)
             loss = loss * (len(part) / len(inputs))
-            scaler.scale(loss).backward()
+            self.scaler.scale(loss).backward()
             total += loss.item()
             correct += int((logits.argmax(1) == label).sum())
         if not math.isfinite(total):
             raise TrainingError(self._describe_failure(total, batch))
-        scaler.step(self.optimizer)
-        scaler.update()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return total, correct
 
     def _describe_failure(self, loss: float, batch: Batch) -> str:
@@ -440,6 +459,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "average": self.average.state if self.average else {},
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "scaler": self.scaler.state_dict(),
         }
         tensors, scalars = flatten_state(state)
         self.log.save()
