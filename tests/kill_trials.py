@@ -66,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(1)
     chance = random.Random(0)
     alone = Path(folder) / "alone"
-    finish(start(data, weights, alone))  # once to warm the disk's cache
+    train(data, weights, alone)  # here, so that its imports are not repeated in every fork
     again = Path(folder) / "again"
     began = time.perf_counter()
     finish(start(data, weights, again))

@@ -1,5 +1,6 @@
 """Training: what learns, what stays, what a budget is, and that nothing is ever lost."""
 
+import copy
 import errno
 import hashlib
 import json
@@ -30,7 +31,12 @@ from mobilenet.preprocess import normalise, torchvision
 from mobilenet.recipes import FINETUNE, RECIPES, Optimizer, Overrides, Phase, Recipe, Schedule
 from mobilenet.train import TrainResult, features
 from mobilenet.train.features import to_input
-from mobilenet.train.optimizer import WeightAverage, build_optimizer, lr_factor
+from mobilenet.train.optimizer import (
+    WeightAverage,
+    build_optimizer,
+    lr_factor,
+    restore_optimizer,
+)
 
 TINY: dict[str, Any] = {
     "model": "mobilenet_v1",
@@ -400,6 +406,38 @@ def test_training_sees_the_contracts_pixels():
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     ours = to_input(images, pre, torch.device("cpu")).contiguous().numpy()
     assert np.array_equal(ours, normalise(images, pre))
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adamw"])
+def test_an_optimizer_restored_from_contiguous_tensors_goes_on_alike(name: Any):
+    """A checkpoint keeps no channels-last, which fused steps would read in the wrong order."""
+
+    def build() -> tuple[nn.Conv2d, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 5, 3)
+        layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return layer, build_optimizer(layer, Optimizer(name=name, lr=1.0), batch=8)
+
+    def step(layer: nn.Conv2d, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        torch.manual_seed(seed)
+        layer.zero_grad()
+        layer(torch.randn(2, 3, 8, 8)).square().sum().backward()
+        optimizer.step()
+
+    straight, optimizer = build()
+    step(straight, optimizer, 1)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for values in saved["state"].values():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor):
+                values[key] = value.contiguous(memory_format=torch.contiguous_format)
+    resumed, restored = build()
+    resumed.load_state_dict(straight.state_dict())
+    restore_optimizer(restored, saved)
+    step(straight, optimizer, 2)
+    step(resumed, restored, 2)
+    assert torch.equal(straight.weight, resumed.weight)
+    assert torch.equal(straight.bias, resumed.bias)  # pyright: ignore[reportArgumentType]
 
 
 def test_norms_and_biases_never_decay():

@@ -31,10 +31,10 @@ from ..progress import say
 from ..recipes import Phase, Recipe
 from .features import FeatureCache, Interrupted, cut, to_input
 from .log import Bar, MetricsLog
-from .optimizer import WeightAverage, build_optimizer, lr_factor
+from .optimizer import WeightAverage, build_optimizer, lr_factor, restore_optimizer
 
 CHECKPOINT_SECONDS = 30.0
-CACHE_SHARE = 0.25  # of a timed phase, at most, goes into computing features
+CACHE_SHARE = 0.25  # of a budget of time, at most, goes into computing features
 TRAINING_COST = 7  # a step of the whole network costs so many passes of the front (6.7 measured)
 TIMED_VALIDATION = 500  # pictures, where time is the budget
 FROZEN_NORM_BATCH = 16  # below, batch statistics are too noisy to learn from
@@ -188,7 +188,7 @@ class Trainer:
                 folder=self.run_folder / "cache",
                 workers=self.settings.workers,
                 device=self.settings.device,
-                seconds=None if seconds is None else CACHE_SHARE * seconds,
+                seconds=None if seconds is None else min(self._budget() * CACHE_SHARE, seconds / 2),
                 count=self.position.cached,
                 stopped=self._stop.is_set,
             )
@@ -220,7 +220,7 @@ class Trainer:
         learner.requires_grad_(True)
         self.optimizer = build_optimizer(learner, options, batch=batch_size)
         if self._optimizer_state is not None:
-            self.optimizer.load_state_dict(self._optimizer_state)
+            restore_optimizer(self.optimizer, self._optimizer_state)
             self._optimizer_state = None
 
         def progress() -> float:
@@ -280,8 +280,12 @@ class Trainer:
         if self.settings.minutes is None:
             return None
         if self.position.last:
-            return self.settings.minutes * 60 - self.position.earlier_seconds
-        return phase.share * self.settings.minutes * 60
+            return self._budget() - self.position.earlier_seconds
+        return phase.share * self._budget()
+
+    def _budget(self) -> float:
+        """Seconds to learn in."""
+        return math.inf if self.settings.minutes is None else 60 * self.settings.minutes
 
     def _has_time_for_all(self, rate: float) -> bool:
         """Whether the phases of the whole network that follow can see every picture once.
@@ -289,11 +293,11 @@ class Trainer:
         With less, they would spoil what the phases before have learned. `rate`: pictures a second
         through the frozen front.
         """
-        if self.settings.minutes is None:
-            return True
         follow = self.recipe.phases[self.position.phase + 1 :]
-        seconds = 60 * self.settings.minutes * sum(p.share for p in follow if p.train == "all")
-        return not follow or seconds * rate / TRAINING_COST >= len(self.split)
+        if self.settings.minutes is None or not follow:
+            return True
+        seconds = self._budget() * sum(later.share for later in follow if later.train == "all")
+        return seconds * rate / TRAINING_COST >= len(self.split)
 
     def _batches(self, cache: FeatureCache | None, batch_size: int) -> Iterator[Batch]:
         """The rest of the current epoch."""

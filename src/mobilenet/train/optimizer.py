@@ -1,6 +1,7 @@
 """Optimizers, the learning rate over a phase, and the moving average of the weights."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +36,18 @@ def build_optimizer(module: nn.Module, options: Optimizer, *, batch: int) -> tor
             groups, lr=lr, alpha=options.smoothing, eps=options.eps, momentum=options.momentum
         )
     return torch.optim.SGD(groups, lr=lr, momentum=options.momentum, nesterov=options.momentum > 0)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a saved state, every tensor in the memory layout of its parameter.
+
+    Fused steps walk both in memory order, and a checkpoint does not keep channels-last.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def lr_factor(schedule: Schedule, *, progress: float, epochs: float, epochs_done: float) -> float:
