@@ -88,7 +88,7 @@ def fit(pictures_by_colour: Path, weights: Path, tmp_path: Path) -> Callable[...
             "weights": str(weights),
             "epochs": 2,
             "overrides": Overrides(batch_size=8),
-            "out": tmp_path / "run",
+            "out": str(tmp_path / "run"),  # a path may be a text, as in the README
             **changes,
         }
         data = options.pop("data", str(pictures_by_colour))

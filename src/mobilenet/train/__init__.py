@@ -116,6 +116,7 @@ def train(
         workers: Threads that read pictures; by default one a core.
         device: Where to compute.
     """
+    out = Path(out)
     _check_options(epochs=epochs, minutes=minutes, resume=resume, out=out, threads=threads)
     _require_torch()
     import torch
