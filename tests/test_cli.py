@@ -20,7 +20,7 @@ OPTIONS = {
     "resize val_fraction limit seed threads workers device",
     "evaluate": "model data split batch_size workers threads device limit skip_bad",
     "predict": "model images top save threads device",
-    "export": "run to out",
+    "export": "run to out precision calibrate",
     "verify": "folder data run max_drop split runtime threads limit",
     "benchmark": "target runtime precision threads size width batch rounds runs",
 }

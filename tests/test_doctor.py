@@ -119,6 +119,38 @@ def test_this_machine() -> None:
     assert "data" not in json.loads(json.dumps(report.to_json()))
 
 
+def test_the_native_engine(monkeypatch) -> None:
+    native = pytest.importorskip("mobilenet._engine", reason="the native engine was not built")
+    monkeypatch.delenv("MOBILENET_ENGINE_ISA", raising=False)
+    isas = native.isas()
+    assert isas[-1] == "scalar"
+    assert f"engine    native, with {isas[0]}, of {' '.join(isas)}" in str(doctor())
+    monkeypatch.setenv("MOBILENET_ENGINE_ISA", "scalar")
+    assert "native, with scalar (MOBILENET_ENGINE_ISA=scalar), of" in str(doctor())
+    monkeypatch.setenv("MOBILENET_ENGINE_ISA", "abacus")
+    machine = doctor().machine
+    assert machine is not None
+    assert machine.engine.isa is None
+    assert "abacus" in (machine.engine.problem or "")
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [(None, "it was not built"), ("another system's", "it cannot be loaded")],
+)
+def test_without_the_native_engine(broken: str | None, reason: str, monkeypatch) -> None:
+    import mobilenet.runtime.engine as module
+
+    def fail(name: str) -> None:
+        raise ModuleNotFoundError(name) if broken is None else ImportError(broken)
+
+    monkeypatch.setattr(module, "import_module", fail)
+    machine = doctor().machine
+    assert machine is not None
+    assert machine.engine.isas == ()
+    assert f"engine    missing, ONNX Runtime takes its place: {reason}" in str(doctor())
+
+
 def test_a_missing_package_says_what_brings_it(monkeypatch) -> None:
     import importlib
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mobilenet.checkpoint import read_model_json, write_model_json
 from mobilenet.classify import folded
 from mobilenet.errors import CheckpointError, ExportError, UsageError
 from mobilenet.export import Golden, disagreement, export, read_golden
-from mobilenet.export.artifact import ExportedFile
+from mobilenet.export.artifact import ExportedFile, Job
 from mobilenet.export.golden import golden_images
 from mobilenet.export.onnx import to_onnx
 from mobilenet.models import MODELS, ModelSpec, create
@@ -150,9 +150,7 @@ class Exporter:
         self.file = read_artifact(folder)
         self.change = change
 
-    def __call__(
-        self, classifier: torch.nn.Module, *, size: int, metadata: Mapping[str, str]
-    ) -> ExportedFile:
+    def __call__(self, job: Job) -> ExportedFile:
         model = onnx.load_from_string(self.file.data)
         bias = next(i for i in model.graph.initializer if i.name == "head.classifier.bias")
         values = onnx.numpy_helper.to_array(bias).copy()
@@ -198,7 +196,7 @@ def test_disagreement_tells_errors_changed_classes_and_ties_apart() -> None:
 
 
 def test_wrong_usage_is_refused(small_run: Path, small_export: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"format 'tflight': expected one of \['onnx'\]"):
+    with pytest.raises(UsageError, match=r"format 'tflight': expected one of \['engine', 'onnx'\]"):
         export(small_run, to="tflight", out=tmp_path)
     with pytest.raises(UsageError, match="would be lost"):
         export(small_run, to="onnx", out=small_run)

@@ -38,7 +38,7 @@ from mobilenet.preprocess import (
     torchvision,
 )
 
-contract = importlib.import_module("mobilenet.preprocess")  # the package has a function so called
+pictures_module = importlib.import_module("mobilenet.preprocess.pictures")
 GOLDEN = Path(__file__).parent / "golden_preprocess.json"
 
 
@@ -195,7 +195,7 @@ def test_normalise_has_torchvisions_order_of_operations() -> None:
 def test_a_very_long_picture_is_cropped_before_it_is_resized() -> None:
     strip = Image.fromarray(np.tile(picture(4, 1), (30_000, 1, 1)))
     pre = torchvision(224)
-    assert contract.MAX_PIXELS < 256 * (256 * 30_000 // 4)
+    assert pictures_module.MAX_PIXELS < 256 * (256 * 30_000 // 4)
     across = strip.resize((256, 1), Image.Resampling.BILINEAR, box=(0, 0, 4, 1))
     expected = np.asarray(across)[0, 16:240]
     found = crop_and_resize(strip, pre)
@@ -398,12 +398,12 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [9_460, 12_000, 60_000, 2**31 - 1])
 def test_more_pixels_than_the_limit_are_refused_by_the_header(side: int) -> None:
     reason = refusal(bomb(side, side))
-    assert str(contract.MAX_PIXELS) in reason
+    assert str(pictures_module.MAX_PIXELS) in reason
     assert "limit" in reason
 
 
 def test_the_limit_itself_is_allowed() -> None:
-    image = contract.open_image(bomb(9_459, 9_459))
+    image = pictures_module.open_image(bomb(9_459, 9_459))
     assert image.size == (9_459, 9_459)
 
 
@@ -424,7 +424,7 @@ def test_paths_that_are_no_pictures(tmp_path: Path) -> None:
 
 
 def test_a_file_above_the_limit_is_not_read(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(contract, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(pictures_module, "MAX_FILE_BYTES", 100)
     path = tmp_path / "large.png"
     path.write_bytes(encode(rgb(), "PNG"))
     with pytest.raises(ImageError, match="more than the limit of 100"):
@@ -467,7 +467,9 @@ def mend_checksums(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("base", FUZZED)
 def test_mutated_files_are_decoded_or_refused(base: str, monkeypatch) -> None:
-    monkeypatch.setattr(contract, "MAX_PIXELS", 2**20)  # mutated sizes stay quick to allocate
+    monkeypatch.setattr(
+        pictures_module, "MAX_PIXELS", 2**20
+    )  # mutated sizes stay quick to allocate
     rng = np.random.default_rng(list(base.encode()))
     original = FUZZED[base]()
     decoded = refused = 0

@@ -86,12 +86,13 @@ int Bytes::map(const char* path) {
   } else if (!S_ISREG(status.st_mode)) {
     failure = S_ISDIR(status.st_mode) ? EISDIR : EINVAL;
   } else if (status.st_size > 0) {
-    void* found = mmap(nullptr, static_cast<size_t>(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);
+    const size_t bytes = static_cast<size_t>(status.st_size);
+    void* found = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0);
     if (found == MAP_FAILED) {
       failure = errno;
     } else {
       mapped_ = found;
-      borrow(found, static_cast<size_t>(status.st_size));
+      borrow(found, bytes);
     }
   }
   close(file);
@@ -278,14 +279,15 @@ mobilenet_status mobilenet_prepare(const mobilenet_engine* engine, const uint8_t
                                    int width, float* out) {
   if (!engine || !rgb || !out)
     return fail(MOBILENET_BAD_ARGUMENT, "mobilenet_prepare: a null pointer");
-  if (height < 1 || width < 1)
-    return fail(MOBILENET_BAD_ARGUMENT, "mobilenet_prepare: height %d, width %d: at least 1",
-                height, width);
+  if (height < 1 || width < 1 || height > mobilenet::kMaxPictureSide ||
+      width > mobilenet::kMaxPictureSide)
+    return fail(MOBILENET_BAD_ARGUMENT, "mobilenet_prepare: height %d, width %d: expected 1 to %d",
+                height, width, mobilenet::kMaxPictureSide);
   const auto& header = *engine->file->header;
   if (header.resize == mobilenet::kNone)
     return fail(MOBILENET_BAD_ARGUMENT,
-                "mobilenet_prepare: the model's pictures are cropped before they are resized, which "
-                "this function does not do");
+                "mobilenet_prepare: the model's pictures are cropped before they are resized, "
+                "which this function does not do");
   if (!mobilenet::prepare(rgb, height, width, static_cast<int>(header.resize),
                           static_cast<int>(header.filter), engine->engine->height(),
                           engine->engine->width(), header.mean, header.std, out))

@@ -58,4 +58,12 @@ uint64_t checksum(const uint8_t* data, size_t bytes) {
   return sum ^ sum >> 32;
 }
 
+uint64_t file_checksum(const uint8_t* file, size_t bytes) {
+  FileHeader header;
+  std::memcpy(&header, file, sizeof header);
+  header.checksum = 0;
+  return checksum(reinterpret_cast<const uint8_t*>(&header), sizeof header) ^
+         checksum(file + sizeof header, bytes - sizeof header);
+}
+
 }  // namespace mobilenet

@@ -76,7 +76,8 @@ struct ConvRecord {
 
 struct StepRecord {
   uint32_t kind;        // StepKind
-  uint32_t activation;  // conv: of the convolution; block: of expand and depthwise; add
+  uint32_t activation;  // conv: of the convolution; block: of expand and depthwise, at most
+                        // hard_swish; add: at most relu6
   uint32_t out_activation;  // block: of project (separable); 0 elsewhere
   uint32_t padding;     // Padding
   uint32_t inputs[4];   // value numbers, kNone where unused
@@ -102,7 +103,7 @@ struct FileHeader {
   uint32_t version;
   uint32_t precision;
   uint64_t file_bytes;
-  uint64_t checksum;    // XXH64, seed 0, of every byte behind this header
+  uint64_t checksum;    // file_checksum() below
   uint32_t step_count;
   uint32_t output_count;
   uint32_t height;      // the size it was made for; another may be planned
@@ -146,6 +147,9 @@ struct File {
 };
 
 uint64_t checksum(const uint8_t* data, size_t bytes);  // XXH64 with seed 0
+
+// Of the header, its checksum taken as zero, exclusive-or of all that is behind it. At least a header.
+uint64_t file_checksum(const uint8_t* file, size_t bytes);
 
 // Checks everything before anything is used. On failure returns false and says in `error` what
 // was wrong and where. `bytes` must be 64-byte aligned.

@@ -27,7 +27,7 @@ bool check_header(const uint8_t* bytes, size_t size, std::string* error) {
   if (header.file_bytes != size)
     return fail(error, "%llu bytes, but %llu were written: truncated or damaged",
                 static_cast<ull>(size), static_cast<ull>(header.file_bytes));
-  const uint64_t sum = checksum(bytes + sizeof header, size - sizeof header);
+  const uint64_t sum = file_checksum(bytes, size);
   if (sum != header.checksum)
     return fail(error, "checksum %016llx: expected %016llx; the file is damaged",
                 static_cast<ull>(sum), static_cast<ull>(header.checksum));

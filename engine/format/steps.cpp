@@ -127,8 +127,8 @@ class StepChecker {
       case StepKind::conv:
         last = int8 || s.inputs[0] == 0 ? Activation::hard_sigmoid : Activation::sigmoid;
         break;
-      case StepKind::block: last = Activation::hard_sigmoid; break;
-      case StepKind::add: last = int8 ? Activation::relu6 : Activation::hard_sigmoid; break;
+      case StepKind::block: last = Activation::hard_swish; break;
+      case StepKind::add: last = Activation::relu6; break;
       default: break;
     }
     return static_cast<uint32_t>(last);

@@ -6,6 +6,8 @@
 
 namespace mobilenet {
 
+constexpr int kMaxPictureSide = 1 << 22;  // pixels; more could overflow a weighted sum
+
 // `rgb` is h * w * 3 bytes, rows from the top; `out` is 3 * out_h * out_w floats, NCHW.
 //
 // `resize` above 0: the shorter side becomes `resize` pixels, then the centre is cropped, padded

@@ -49,12 +49,14 @@ class Planner {
   bool defer(int i) {
     const Node& n = node(i);
     if ((n.op != Op::pointwise && n.op != Op::stem) || n.residual >= 0) return false;
+    if (n.after != Activation::none) return false;
     const Value& v = value(n.out);
     if (v.output || v.readers.empty()) return false;
     const Node& reader = node(v.readers[0]);
     if (reader.op != Op::depthwise) return false;
     if (v.readers.size() > 1) {
-      if (v.readers.size() > 2 || reader.stride != 1 || reader.kernel % 2 == 0) return false;
+      // behind squeeze-and-excite the rows have left the ring
+      if (v.readers.size() > 2 || reader.stride != 1 || reader.squeeze) return false;
       const Node& project = node(v.readers[1]);
       if (project.op != Op::pointwise || project.residual != n.out || project.in[0] != reader.out ||
           !projects(reader) || value(reader.out).readers[0] != v.readers[1])

@@ -11,7 +11,9 @@ from typing import Any
 from .data import ScanReport, open_dataset, scan
 from .data.fashion_mnist import find_installed
 from .download import cache_folder
+from .errors import MissingEngine, UsageError
 from .progress import say
+from .runtime.engine import instruction_set, instruction_sets
 from .runtime.machine import Machine, inspect_machine
 
 FEW = 20  # pictures of a class below which its accuracy is mostly luck
@@ -58,6 +60,17 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineReport:
+    """The native engine: the instruction set it uses and all that it could, best first; or why
+    there is none. `limit`: MOBILENET_ENGINE_ISA of the environment."""
+
+    isa: str | None
+    isas: tuple[str, ...]
+    limit: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MachineReport:
     """This machine. `usable_cores`: what affinity and the control group allow, perhaps a fraction;
     memory in bytes, None where the system does not tell; `memory_limit` is the control group's."""
@@ -67,6 +80,7 @@ class MachineReport:
     memory: int | None
     memory_available: int | None
     memory_limit: int | None
+    engine: EngineReport
     packages: tuple[Package, ...]
     places: tuple[Place, ...]
 
@@ -203,6 +217,7 @@ def _machine_lines(report: MachineReport) -> list[str]:
         f"memory    {_bytes(report.memory)}, {_bytes(report.memory_available)} available"
         + (f", limited to {_bytes(report.memory_limit)}" if report.memory_limit else ""),
         f"system    {machine.system}, Python {machine.python}",
+        f"engine    {_engine_line(report.engine)}",
         "",
         "packages",
     ]
@@ -213,6 +228,13 @@ def _machine_lines(report: MachineReport) -> list[str]:
     for place in report.places:
         lines.append(f"  {place.purpose:<15} {place.path}" + ("" if place.exists else " (not yet)"))
     return lines
+
+
+def _engine_line(engine: EngineReport) -> str:
+    if engine.problem is not None:
+        return engine.problem
+    limit = f" (MOBILENET_ENGINE_ISA={engine.limit})" if engine.limit else ""
+    return f"native, with {engine.isa}{limit}, of {' '.join(engine.isas)}"
 
 
 def _section(title: str, lines: list[str]) -> list[str]:
@@ -246,9 +268,24 @@ def _inspect() -> MachineReport:
         memory=memory.get("MemTotal"),
         memory_available=memory.get("MemAvailable"),
         memory_limit=limit,
+        engine=_engine(),
         packages=tuple(_package(*entry) for entry in PACKAGES),
         places=tuple(_places()),
     )
+
+
+def _engine() -> EngineReport:
+    limit = os.environ.get("MOBILENET_ENGINE_ISA") or None
+    try:
+        return EngineReport(
+            isa=instruction_set(), isas=instruction_sets(), limit=limit, problem=None
+        )
+    except MissingEngine as error:
+        problem = f"missing, ONNX Runtime takes its place: {error.reason}"
+        return EngineReport(isa=None, isas=(), limit=limit, problem=problem)
+    except UsageError as error:
+        problem = f"MOBILENET_ENGINE_ISA: {error}"
+        return EngineReport(isa=None, isas=instruction_sets(), limit=limit, problem=problem)
 
 
 def _package(name: str, extra: str, purpose: str) -> Package:

@@ -19,6 +19,18 @@ class MissingDependency(MobilenetError, ImportError):
         )
 
 
+class MissingEngine(MissingDependency):
+    """The native engine, a compiled part of this package, is not there; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        ImportError.__init__(
+            self,
+            f"the native engine is missing: {reason}; install a C++ compiler, then run "
+            "pip install --no-cache-dir --force-reinstall --no-deps mobilenet",
+        )
+        self.reason = reason
+
+
 class DataError(MobilenetError):
     """A dataset, or files in it, that cannot be used as they are."""
 

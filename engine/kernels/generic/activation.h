@@ -50,7 +50,7 @@ MOBILENET_INLINE void with_activation(Activation activation, F&& f) {
   }
 }
 
-// The same for the stem and depthwise convolutions, which never have hard_sigmoid.
+// The same for depthwise convolutions, which never have hard_sigmoid.
 template <class F>
 MOBILENET_INLINE void with_body_activation(Activation activation, F&& f) {
   if (activation == Activation::hard_swish) return f(Constant<Activation::hard_swish>());

@@ -9,7 +9,7 @@
 namespace mobilenet {
 namespace generic {
 
-inline void read_f32(const Read& g) { std::memcpy(g.out, g.in, g.count * sizeof(float)); }
+static inline void read_f32(const Read& g) { std::memcpy(g.out, g.in, g.count * sizeof(float)); }
 
 template <class V>
 void read_i8(const Read& g) {
@@ -26,7 +26,7 @@ void read_i8(const Read& g) {
   std::memcpy(g.out + i, rest, (g.count - i) * sizeof(float));
 }
 
-inline void copy_f32(const Copy& g) {
+static inline void copy_f32(const Copy& g) {
   std::memcpy(g.out, g.in, static_cast<size_t>(g.pixels) * kBlock * sizeof(float));
 }
 

@@ -76,14 +76,14 @@ void stem_row(const Stem& g, const Put& put) {
 
 template <class V>
 void stem_f32(const Stem& g) {
-  with_body_activation(g.rounding.activation, [&](auto activation) {
+  with_activation(g.rounding.activation, [&](auto activation) {
     stem_row<V>(g, PutFloat<V, decltype(activation)::value>(g));
   });
 }
 
 template <class V>
 void stem_i8(const Stem& g) {
-  with_body_activation(g.rounding.activation, [&](auto activation) {
+  with_activation(g.rounding.activation, [&](auto activation) {
     if (g.store == Store::ring)
       stem_row<V>(g, PutInt<V, decltype(activation)::value, Store::ring>(g));
     else if (g.store == Store::map)

@@ -1,6 +1,7 @@
 // Sums that lie in memory become outputs: of the kernels whose sums fill all registers, or tiles.
 //
-// sums[pixel][16] of one panel of outputs, biases included; vectors are as wide as a panel.
+// sums[pixel][16] of one panel of outputs, biases included, int32 or float32; vectors are as wide as
+// a panel.
 #ifndef MOBILENET_GENERIC_SUMS_H
 #define MOBILENET_GENERIC_SUMS_H
 
@@ -9,7 +10,7 @@
 namespace mobilenet {
 namespace generic {
 
-using StoreSums = void (*)(const Pointwise&, const int32_t* sums, int pixel, int pixels, int panel);
+using StoreSums = void (*)(const Pointwise&, const void* sums, int pixel, int pixels, int panel);
 
 // Element of a channel of the first pixel of a map.
 MOBILENET_INLINE int64_t channel_at(int channel, int64_t plane, int block) {
@@ -17,8 +18,8 @@ MOBILENET_INLINE int64_t channel_at(int channel, int64_t plane, int block) {
 }
 
 // Calls f(sums of a pixel, element of the output, pixel) for one pixel after another.
-template <class F>
-MOBILENET_INLINE void each_pixel(const Pointwise& g, const int32_t* sums, int pixel, int pixels,
+template <class T, class F>
+MOBILENET_INLINE void each_pixel(const Pointwise& g, const T* sums, int pixel, int pixels,
                                  int panel, F&& f) {
   const int64_t at = channel_at(panel * kBlock, g.out_plane, g.out_block);
   const int32_t* out_at = g.out_at;
@@ -33,9 +34,10 @@ MOBILENET_INLINE void each_pixel(const Pointwise& g, const int32_t* sums, int pi
 }
 
 template <class V, Activation A, Store S>
-__attribute__((noinline)) void store_sums_i8(const Pointwise& g, const int32_t* sums, int pixel,
+__attribute__((noinline)) void store_sums_i8(const Pointwise& g, const void* from, int pixel,
                                              int pixels, int panel) {
   static_assert(V::width == kBlock, "a panel is a vector");
+  const int32_t* sums = static_cast<const int32_t*>(from);
   const int n = panel * kBlock;
   const Rounding rounding = g.rounding;  // a copy, which no store can change
   const auto multiplier = V::load(g.multiplier + n), after = V::splat(rounding.after);

@@ -1,6 +1,6 @@
 """What is timed: a model's name, a run or an exported folder, as a network and as files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,21 @@ from ..checkpoint import load_model
 from ..cost import count
 from ..errors import CheckpointError, MissingDependency, MobilenetError, UsageError
 from ..export import read_golden
+from ..export.engine import engine_bytes
 from ..export.litert import litert_bytes
 from ..export.onnx import to_onnx
 from ..models import ModelSpec, create, parse_model_name
-from ..runtime import FORMATS, RUNTIMES, Floats, Precision, Session, is_artifact, read_artifact
+from ..runtime import (
+    RUNTIMES,
+    ArtifactFile,
+    Floats,
+    Precision,
+    Session,
+    is_artifact,
+    read_artifact,
+)
+from .float16 import open_litert_float16
+from .quantised import litert_int8, nncf_performance, qdq
 
 if TYPE_CHECKING:
     from ..classify import Classifier
@@ -22,6 +33,7 @@ if TYPE_CHECKING:
 TORCH = "torch"
 DEFAULT_SIZE = 224
 _SEED = 0
+_CALIBRATION_IMAGES = 32
 
 
 class NotOffered(MobilenetError):
@@ -33,9 +45,11 @@ class Subject:
     """A classifier to time on square images of `size` pixels, `batch` at once.
 
     `network` is in evaluation mode; without one `no_network` says why. `files` holds the bytes of
-    a model file by its format, and what is converted on the way is added to it. `inputs`
-    (batch, 3, size, size) must give the logits `expected` (batch, classes). `origin` says where
-    the weights are from.
+    model files by what they are ("onnx", "onnx QDQ"), and what is converted on the way is added
+    to it. `inputs` (batch, 3, size, size) must give the logits `expected` (batch, classes), which
+    are those of float32 unless `expected_of` names another precision.
+    Ranges of eight bits are found on `calibration` (N, 3, size, size). `origin` says where the
+    weights are from.
     """
 
     spec: ModelSpec
@@ -46,6 +60,8 @@ class Subject:
     files: dict[str, bytes]
     inputs: Floats
     expected: Floats
+    expected_of: Precision
+    calibration: Floats
     origin: Mapping[str, Any]
 
     def conditions(self) -> dict[str, Any]:
@@ -62,30 +78,126 @@ class Subject:
             **self.origin,
         }
 
-    def open(self, runtime: str, *, threads: int, precision: Precision) -> Session:
-        """Open with "torch" or one of `RUNTIMES`. Raises NotOffered, MissingDependency, UsageError
-        or CheckpointError where that runtime cannot run this."""
+    def with_batch(self, batch: int) -> "Subject":
+        """The same network on so many images; files that take any batch are shared. Raises
+        NotOffered without a network."""
+        other = _of_network(
+            self.spec, self._network(), size=self.size, batch=batch, origin=self.origin
+        )
+        free = {name: data for name, data in self.files.items() if not name.startswith("litert")}
+        return replace(other, files=free)
+
+    def configurations(self, runtime: str, precision: Precision) -> Mapping[str, "Opening"]:
+        """The ways in which "torch" or one of `RUNTIMES` may run this at `precision`, by name; only
+        timing tells which is the best.
+
+        An opening raises NotOffered, MissingDependency, UsageError, ExportError or CheckpointError
+        where that runtime cannot run this so.
+        """
+        if precision == "float32" != self.expected_of:
+            raise NotOffered(
+                f"there is nothing to compare float32 with: the folder holds {self.expected_of} "
+                f"answers, and {self.no_network}; try --precision {self.expected_of}"
+            )
         if runtime == TORCH:
+            return {"eager, channels-last": self._open_torch(precision)}
+        if runtime == "engine":
+            return {"": self._opening(runtime, precision, lambda: self.engine_file(precision))}
+        if runtime == "litert" and precision == "bfloat16":
+            return {"float16": self._open_litert_float16}
+        if precision != "int8":
+            file = self.litert_file if runtime == "litert" else self.onnx_file
+            return {"": self._opening(runtime, precision, file)}
+        return {
+            name: self._opening(runtime, precision, file)
+            for name, file in self._quantised(runtime).items()
+        }
+
+    def _quantised(self, runtime: str) -> Mapping[str, Callable[[], bytes]]:
+        """How to make the int8 files that a peer may run, by the name of the configuration."""
+        if runtime == "litert":
+            made = {
+                "full integer": lambda: self.litert_int8_file(convolutions_only=False),
+                "hard-swish in float32": lambda: self.litert_int8_file(convolutions_only=True),
+            }
+        else:
+            made = {
+                "QDQ U8S8": lambda: self.qdq_file(convolutions_only=False),
+                "QDQ U8S8, hard-swish in float32": lambda: self.qdq_file(convolutions_only=True),
+            }
+        if all(block.activation != "hard_swish" for block in self.spec.network().blocks):
+            made.popitem()
+        return {**made, "NNCF PERFORMANCE": self.nncf_file} if runtime == "openvino" else made
+
+    def _opening(self, runtime: str, precision: Precision, file: Callable[[], bytes]) -> "Opening":
+        def opened(threads: int) -> Session:
+            return RUNTIMES[runtime](file(), threads=threads, precision=precision, batch=self.batch)
+
+        return opened
+
+    def _open_torch(self, precision: Precision) -> "Opening":
+        def opened(threads: int) -> Session:
             from .eager import open_torch
 
             return open_torch(self._network(), threads=threads, precision=precision)
-        opener = RUNTIMES[runtime]
-        return opener(self._file(runtime), threads=threads, precision=precision, batch=self.batch)
+
+        return opened
+
+    def _open_litert_float16(self, threads: int) -> Session:
+        return open_litert_float16(self.litert_file, threads=threads)
 
     def _network(self) -> "Classifier":
         if self.network is None:
             raise NotOffered(self.no_network)
         return self.network
 
-    def _file(self, runtime: str) -> bytes:
-        wanted = next(name for name, runtimes in FORMATS.items() if runtime in runtimes)
-        if wanted not in self.files:
-            network = self._network()
-            if wanted == "litert":
-                self.files[wanted] = litert_bytes(network, size=self.size, batch=self.batch)
-            else:
-                self.files[wanted] = to_onnx(network, size=self.size, metadata={}).data
-        return self.files[wanted]
+    def _file(self, name: str, make: Callable[[], bytes]) -> bytes:
+        if name not in self.files:
+            self.files[name] = make()
+        return self.files[name]
+
+    def onnx_file(self) -> bytes:
+        return self._file(
+            "onnx", lambda: to_onnx(self._network(), size=self.size, metadata={}).data
+        )
+
+    def qdq_file(self, *, convolutions_only: bool) -> bytes:
+        return self._file(
+            "onnx QDQ convolutions" if convolutions_only else "onnx QDQ",
+            lambda: qdq(self.onnx_file(), self.calibration, convolutions_only=convolutions_only),
+        )
+
+    def nncf_file(self) -> bytes:
+        return self._file(
+            "openvino NNCF", lambda: nncf_performance(self.onnx_file(), self.calibration)
+        )
+
+    def litert_file(self) -> bytes:
+        return self._file(
+            "litert", lambda: litert_bytes(self._network(), size=self.size, batch=self.batch)
+        )
+
+    def litert_int8_file(self, *, convolutions_only: bool) -> bytes:
+        return self._file(
+            "litert int8 convolutions" if convolutions_only else "litert int8",
+            lambda: litert_int8(
+                self.litert_file(),
+                self.calibration,
+                batch=self.batch,
+                convolutions_only=convolutions_only,
+            ),
+        )
+
+    def engine_file(self, precision: Precision) -> bytes:
+        return self._file(
+            f"engine {precision}",
+            lambda: engine_bytes(
+                self._network(), size=self.size, precision=precision, calibration=self.calibration
+            ),
+        )
+
+
+Opening = Callable[[int], Session]  # with so many threads
 
 
 def find_subject(target: str, *, size: int | None, width: float | None, batch: int) -> Subject:
@@ -139,6 +251,10 @@ def _of_network(
         files={},
         inputs=inputs,
         expected=_answers(network, inputs),
+        expected_of="float32",
+        calibration=np.random.default_rng(_SEED + 1).standard_normal(
+            (_CALIBRATION_IMAGES, 3, size, size), np.float32
+        ),
         origin=origin,
     )
 
@@ -150,6 +266,8 @@ def _from_artifact(folder: Path, *, size: int | None, batch: int) -> Subject:
         raise UsageError(f"--size {size}: the file in {folder} takes {pixels} pixels only")
     golden = read_golden(file)
     chosen = np.arange(batch) % len(golden.inputs)
+    inputs, expected = golden.inputs[chosen], golden.logits[chosen]
+    expected_of = file.precision
     run = file.source_run()
     network, no_network = None, "the run that was exported is not in its place"
     if run is not None:
@@ -157,21 +275,32 @@ def _from_artifact(folder: Path, *, size: int | None, batch: int) -> Subject:
             network = load_model(run).module()
         except (MissingDependency, CheckpointError) as error:
             no_network = str(error)
+    if network is not None and expected_of != "float32":
+        expected, expected_of = _answers(network, inputs), "float32"
     return Subject(
         spec=ModelSpec.from_dict({k: v for k, v in file.contract["model"].items() if k != "rows"}),
         size=pixels,
         batch=batch,
         network=network,
         no_network=no_network,
-        files={file.format: file.data},
-        inputs=golden.inputs[chosen],
-        expected=golden.logits[chosen],
+        files=_files(file),
+        inputs=inputs,
+        expected=expected,
+        expected_of=expected_of,
+        calibration=golden.inputs,
         origin={
             "weights": str(folder),
             "weights_sha256": file.weights_sha256,
             "artifact_sha256": file.sha256,
         },
     )
+
+
+def _files(file: ArtifactFile) -> dict[str, bytes]:
+    """What lies in an exported folder, as a subject names it."""
+    name = f"engine {file.precision}" if file.format == "engine" else file.format
+    fallback = file.fallback()
+    return {name: bytes(file.data)} | (_files(fallback) if fallback is not None else {})
 
 
 def random_network(spec: ModelSpec, size: int) -> "Classifier":

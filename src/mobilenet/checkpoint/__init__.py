@@ -1,11 +1,18 @@
-"""Saving and loading: a run's model (safetensors and model.json) and its training checkpoints."""
+"""Saving and loading: a run's model (safetensors and model.json) and its training checkpoints.
 
-from .contract import describe_model, read_model_json, write_model_json
-from .model import LoadedModel, load_model, save_model
-from .state import flatten_state, unflatten_state
-from .store import CheckpointStore, Saved
-from .strict import read_file
-from .tensors import file_sha256, state_sha256
+Names are imported when they are first used: reading an exported folder needs little of this.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .contract import describe_model, read_model_json, write_model_json
+    from .model import LoadedModel, load_model, save_model
+    from .state import flatten_state, unflatten_state
+    from .store import CheckpointStore, Saved
+    from .strict import read_file
+    from .tensors import file_sha256, state_sha256
 
 __all__ = [
     "CheckpointStore",
@@ -22,3 +29,25 @@ __all__ = [
     "unflatten_state",
     "write_model_json",
 ]
+
+_HOMES = {
+    "describe_model": "contract",
+    "read_model_json": "contract",
+    "write_model_json": "contract",
+    "LoadedModel": "model",
+    "load_model": "model",
+    "save_model": "model",
+    "flatten_state": "state",
+    "unflatten_state": "state",
+    "CheckpointStore": "store",
+    "Saved": "store",
+    "read_file": "strict",
+    "file_sha256": "tensors",
+    "state_sha256": "tensors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -6,17 +6,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..durable import write_atomically
 from ..errors import CheckpointError, UsageError
-from ..models import ModelSpec
 from .strict import Section, parse_json, read_file
+
+if TYPE_CHECKING:
+    from ..models import ModelSpec
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = "mobilenet"
 VERSION = 1
+PRECISIONS = ("float32", "bfloat16", "int8")
 DECODING = {"classify": {"activation": "softmax"}}
 
 _LIMIT = 4 << 20  # bytes; labels for 20,000 classes take less than one MB
@@ -41,7 +43,7 @@ _SPEC_FIELDS: dict[str, tuple[type, ...]] = {
 
 
 def describe_model(
-    spec: ModelSpec,
+    spec: "ModelSpec",
     *,
     preprocess: Mapping[str, Any],
     labels: Sequence[str],
@@ -89,6 +91,10 @@ def read_model_json(folder: str | Path) -> dict[str, Any]:
             "edit is meant",
         )
     _check(section)
+    # an exported folder as it was written is not held to this version's rows: its file holds all
+    # that runs, and starting to answer needs no table of any network
+    if "checksum" not in whole.data or "artifact" not in whole.data:
+        _check_rows(section)
     return section.data
 
 
@@ -99,6 +105,7 @@ def encode_model_json(description: Mapping[str, Any], file: Path) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not written, {error}") from None
     _check(section)
+    _check_rows(section)
     content = {**section.data, "checksum": _checksum(section.data)}
     data = (json.dumps(content, indent=2) + "\n").encode()
     if len(data) > _LIMIT:
@@ -108,16 +115,20 @@ def encode_model_json(description: Mapping[str, Any], file: Path) -> bytes:
 
 def write_model_json(folder: str | Path, description: Mapping[str, Any]) -> None:
     """Write `model.json` at once. Raises CheckpointError where it would not be read back."""
+    from ..durable import write_atomically  # not needed, and not imported, for reading
+
     file = Path(folder) / MODEL_FILE
     write_atomically(file, encode_model_json(description, file))
 
 
-def read_spec(description: Mapping[str, Any]) -> ModelSpec:
+def read_spec(description: Mapping[str, Any]) -> "ModelSpec":
     """The spec in a description that `read_model_json` has returned."""
+    from ..models import ModelSpec
+
     return ModelSpec.from_dict({name: description["model"][name] for name in _SPEC_FIELDS})
 
 
-def _rows(spec: ModelSpec) -> list[dict[str, Any]]:
+def _rows(spec: "ModelSpec") -> list[dict[str, Any]]:
     return [asdict(block) for block in spec.network().blocks]
 
 
@@ -149,13 +160,13 @@ def _check(whole: Section) -> None:
     task = whole.take("task", str)
     if task not in DECODING:
         raise whole.error("task", f"{task!r}: expected one of {sorted(DECODING)}")
-    spec = _check_model(whole)
+    classes = _spec_fields(whole)["classes"]
     whole.take("preprocess", dict)
     labels = whole.take("labels", list)
     if any(type(label) is not str for label in labels):
         raise whole.error("labels", "expected texts only")
-    if len(labels) != spec.classes:
-        raise whole.error("labels", f"{len(labels)} labels for {spec.classes} classes")
+    if len(labels) != classes:
+        raise whole.error("labels", f"{len(labels)} labels for {classes} classes")
     if whole.take("decoding", dict) != DECODING[task]:
         raise whole.error("decoding", f"expected {DECODING[task]}")
     weights = whole.section("weights")
@@ -167,7 +178,7 @@ def _check(whole: Section) -> None:
         _check_artifact(whole.section("artifact"))
 
 
-def _check_model(whole: Section) -> ModelSpec:
+def _spec_fields(whole: Section) -> dict[str, Any]:
     model = whole.section("model")
     values = {name: model.take(name, *kinds) for name, kinds in _SPEC_FIELDS.items()}
     unknown = sorted(model.data.keys() - values.keys() - {"rows"})
@@ -177,8 +188,15 @@ def _check_model(whole: Section) -> ModelSpec:
     for name, limit in highest.items():
         if values[name] is not None and not 0 <= values[name] <= limit:
             raise model.error(name, f"expected a number from 0 to {limit}")
+    return values
+
+
+def _check_rows(whole: Section) -> None:
+    from ..models import ModelSpec
+
+    model = whole.section("model")
     try:
-        spec = ModelSpec.from_dict(values)
+        spec = ModelSpec.from_dict(_spec_fields(whole))
     except (UsageError, OverflowError) as error:
         raise whole.error("model", str(error)) from None
     if model.take("rows", list) != _rows(spec):
@@ -187,15 +205,16 @@ def _check_model(whole: Section) -> ModelSpec:
             "not the rows that this version builds from the fields beside them: the file was "
             "edited, or is of another version, whose weights would answer wrongly here",
         )
-    return spec
 
 
 def _check_artifact(artifact: Section) -> None:
-    artifact.take("format", str)
-    name = artifact.take("file", str)
-    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
-        raise artifact.error("file", f"{name!r}: expected the name of a file in this folder")
-    artifact.take_sha256("sha256")
+    _check_file(artifact)
+    if artifact.data.get("precision", "float32") not in PRECISIONS:
+        raise artifact.error("precision", f"expected one of {list(PRECISIONS)}")
+    if artifact.data["format"] == "engine":
+        artifact.take_sha256("header_sha256")
+    if "fallback" in artifact.data:
+        _check_file(artifact.section("fallback"))
     for end, texts in (("input", ("name", "dtype", "layout")), ("output", ("name",))):
         tensor = artifact.section(end)
         for field in texts:
@@ -203,3 +222,11 @@ def _check_artifact(artifact: Section) -> None:
         # a free dimension is a name or null
         if any(type(size) not in (int, str, type(None)) for size in tensor.take("shape", list)):
             raise tensor.error("shape", "expected integers, or names of free dimensions")
+
+
+def _check_file(section: Section) -> None:
+    section.take("format", str)
+    name = section.take("file", str)
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
+        raise section.error("file", f"{name!r}: expected the name of a file in this folder")
+    section.take_sha256("sha256")

@@ -5,6 +5,7 @@ import math
 import re
 import stat
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,26 +25,41 @@ _DEPTH = 100  # far from Python's own limit, which differs with what is done to 
 
 
 def read_file(path: Path, *, limit: int) -> bytes:
-    """The bytes of an ordinary file of at most `limit` bytes.
-
-    Raises CheckpointError for anything else: a link could lead out of the folder, a pipe would
-    never end.
-    """
+    """The bytes of an ordinary file of at most `limit` bytes. Raises CheckpointError for anything
+    else."""
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(
-                f"{path}: a link, folder or device; put the file itself in its place"
-            )
-        if status.st_size > limit:
-            raise CheckpointError(
-                f"{path}: {status.st_size} bytes, expected at most {limit}: not the file it "
-                "should be"
-            )
+        size = _checked_size(path, limit)
         with path.open("rb") as file:
-            return file.read(status.st_size)
+            return file.read(size)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise _unreadable(path, error) from None
+
+
+def map_file(path: Path, *, limit: int) -> mmap:
+    """The same bytes, mapped: they are read as they are needed, and processes share them."""
+    try:
+        if _checked_size(path, limit) == 0:
+            raise CheckpointError(f"{path}: the file is empty (0 bytes)")
+        with path.open("rb") as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _checked_size(path: Path, limit: int) -> int:
+    """A link could lead out of the folder, a pipe would never end."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path}: a link, folder or device; put the file itself in its place")
+    if status.st_size > limit:
+        raise CheckpointError(
+            f"{path}: {status.st_size} bytes, expected at most {limit}: not the file it should be"
+        )
+    return status.st_size
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{path}: cannot be read: {error.strerror or error}")
 
 
 def parse_json(data: bytes, file: Path) -> "Section":

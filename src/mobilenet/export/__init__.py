@@ -4,160 +4,190 @@ golden images and a usage sample."""
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from ..checkpoint import load_model, read_model_json, write_model_json
 from ..durable import make_folder, write_atomically
-from ..errors import ExportError, UsageError
+from ..errors import MissingDependency, UsageError
 from ..preprocess import Preprocess
-from ..runtime import FORMATS, RUNTIMES, Floats
-from .artifact import Artifact, ExportedFile
+from ..progress import say, track
+from ..runtime import Floats, Precision, usable_cores
+from .artifact import Artifact, ExportedFile, Job, Proof
+from .engine import to_engine
 from .golden import FILE as GOLDEN_FILE
-from .golden import Golden, golden_images, golden_inputs, read_golden
+from .golden import Golden, golden_inputs, read_golden
 from .onnx import to_onnx
-
-if TYPE_CHECKING:
-    from ..classify import Classifier
+from .proof import disagreement, golden_answers, prove, tolerance_of
 
 __all__ = [
     "EXPORTERS",
-    "TOLERANCE",
     "Artifact",
     "ExportedFile",
     "Golden",
+    "Job",
+    "Proof",
     "disagreement",
     "export",
     "golden_inputs",
     "read_golden",
 ]
 
-TOLERANCE = 1e-3  # of a float32 logit; six networks in four runtimes stay within 2e-4
-TIE = 1e-4  # two logits as close as this may change places by rounding
+
+def _onnx(job: Job) -> ExportedFile:
+    size, metadata = job.preprocess.size, _metadata(job.contract)
+    return to_onnx(job.classifier, size=size, metadata=metadata)
 
 
-class Exporter(Protocol):
-    """Converts a classifier, whose input is `size` pixels square; `metadata` goes into the file."""
+Exporter = Callable[[Job], ExportedFile]
 
-    def __call__(
-        self, classifier: "Classifier", *, size: int, metadata: Mapping[str, str]
-    ) -> ExportedFile: ...
-
-
-EXPORTERS: Mapping[str, Exporter] = {"onnx": to_onnx}
-SAMPLES = {"onnx": "predict.py"}
+EXPORTERS: Mapping[str, Exporter] = {"onnx": _onnx, "engine": to_engine}
+PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
+    "onnx": ("float32",),
+    "engine": ("float32", "bfloat16", "int8"),
+}
+SAMPLES = {"onnx": "predict.py", "engine": "predict_engine.py"}
 
 
-def export(run: Path, *, to: str, out: Path) -> Artifact:
+def export(
+    run: Path,
+    *,
+    to: str,
+    out: Path,
+    precision: Precision = "float32",
+    calibrate: str | None = None,
+) -> Artifact:
     """Convert a trained run to a model file that other runtimes read, and prove it.
 
-    The file is run by its own runtime on ten golden images and compared with the network in torch
-    before anything is written.
+    The file is run by its own runtime on ten golden images and compared with the network in torch,
+    or with the exact arithmetic of its precision, before anything is written.
 
     Args:
         run: Run folder that `train` wrote.
-        to: Format of the file; onnx.
+        to: Format of the file; onnx, or engine for mobilenet's own native engine.
         out: Folder for the model file, model.json, golden.npz and predict.py.
+        precision: What the file computes in; onnx has float32 alone.
+        calibrate: Dataset whose training pictures int8 takes its ranges from.
     """
-    from importlib.metadata import version
-    from importlib.resources import files
-
-    if to not in EXPORTERS:
-        raise UsageError(f"format {to!r}: expected one of {sorted(EXPORTERS)}")
+    _check_options(to, precision, calibrate)
     out = Path(out)
     if (out / "model.json").exists() and "artifact" not in read_model_json(out):
         raise UsageError(f"{out}: a run, whose model.json would be lost; choose another folder")
     contract = read_model_json(run)
     loaded = load_model(run)
-    network = loaded.module()
-    preprocess = Preprocess.from_dict(loaded.preprocess)
+    job = Job(
+        classifier=loaded.module(),
+        contract=contract,
+        preprocess=Preprocess.from_dict(loaded.preprocess),
+        precision=precision,
+        calibration=_pictures(run, calibrate),
+    )
+    float_golden = golden_answers(job.classifier, job.preprocess)
+    made = EXPORTERS[to](job)
+    logits = float_golden.logits if made.reference is None else made.reference(float_golden.inputs)
+    proof = prove(made, float_golden, expected=logits)
+    fallback = _fallback(job, float_golden) if to == "engine" else None
+    golden = replace(float_golden, logits=logits)
+    return _write(out, run, contract, made, golden, proof, fallback)
 
-    golden = _golden(network, preprocess)
-    made = EXPORTERS[to](network, size=preprocess.size, metadata=_metadata(contract))
-    runtime, error = _prove(made, golden)
+
+def _check_options(to: str, precision: str, calibrate: str | None) -> None:
+    if to not in EXPORTERS:
+        raise UsageError(f"format {to!r}: expected one of {sorted(EXPORTERS)}")
+    if precision not in PRECISIONS[to]:
+        raise UsageError(f"precision {precision!r}: --to {to} has {', '.join(PRECISIONS[to])}")
+    if (precision == "int8") != (calibrate is not None):
+        raise UsageError(
+            "--precision int8 and --calibrate DATA go together: the ranges of the activations are "
+            "found on the training pictures of DATA"
+        )
+
+
+def _pictures(run: Path, data: str | None) -> Iterable[Floats]:
+    """Batches of training pictures to calibrate with, none of which the run was measured on."""
+    if data is None:
+        return ()
+    from ..evaluate import open_model, open_split
+    from ..quantize.pictures import BATCH, PICTURES, calibration_batches
+
+    opened = open_model(run, threads=None, device="cpu")
+    dataset, name = open_split(opened, data, "train", limit=None)
+    split = dataset.splits[name]
+    count = min(PICTURES, len(split))
+    found = calibration_batches(split, opened.preprocess, count=count, workers=usable_cores())
+    return track(found, total=-(-count // BATCH), desc="calibrating")
+
+
+def _fallback(job: Job, golden: Golden) -> ExportedFile | None:
+    """The same network for ONNX Runtime in float32, for machines without the native engine; None
+    where this one cannot make it."""
+    try:
+        made = _onnx(job)
+        prove(made, golden, expected=golden.logits)
+    except MissingDependency as error:
+        say(f"{error}; without it the folder has no fallback for machines without the engine")
+        return None
+    return made
+
+
+def _write(
+    out: Path,
+    run: Path,
+    contract: Mapping[str, Any],
+    made: ExportedFile,
+    golden: Golden,
+    proof: Proof,
+    fallback: ExportedFile | None,
+) -> Artifact:
+    from importlib.metadata import version
+    from importlib.resources import files
 
     make_folder(out)
     golden_data = golden.to_bytes()
     sha256 = hashlib.sha256(made.data).hexdigest()
     write_atomically(out / made.file, made.data)
     write_atomically(out / GOLDEN_FILE, golden_data)
-    sample = SAMPLES[made.format]
-    write_atomically(out / sample, (files(__name__) / "samples" / sample).read_bytes())
+    sample = files(__name__) / "samples" / SAMPLES[made.format]
+    write_atomically(out / "predict.py", sample.read_bytes())
     section = {
         "format": made.format,
         "file": made.file,
         "sha256": sha256,
         "bytes": len(made.data),
-        "precision": "float32",
+        "precision": made.precision,
         "input": dict(made.input),
         "output": dict(made.output),
         **made.details,
         "golden": {
             "file": GOLDEN_FILE,
             "sha256": hashlib.sha256(golden_data).hexdigest(),
-            "tolerance": TOLERANCE,
+            "tolerance": tolerance_of(made.precision, golden.logits),
         },
-        "checked": {"runtime": runtime, "max_error": error},
+        "checked": asdict(proof),
         "source": _relative(run, out),
         "mobilenet": version("mobilenet"),
     }
+    if fallback is not None:
+        write_atomically(out / fallback.file, fallback.data)
+        section["fallback"] = {
+            "format": fallback.format,
+            "file": fallback.file,
+            "sha256": hashlib.sha256(fallback.data).hexdigest(),
+        }
     # last: until it is there, the folder is no artifact or still names the earlier file's hash
     write_model_json(out, {**contract, "artifact": section})
     return Artifact(
+        **asdict(proof),
         path=out,
         file=out / made.file,
         format=made.format,
+        precision=made.precision,
         bytes=len(made.data),
         sha256=sha256,
-        runtime=runtime,
-        max_error=error,
+        fallback=fallback and out / fallback.file,
     )
-
-
-def disagreement(found: Floats, expected: Floats, *, tolerance: float) -> str | None:
-    """What is wrong with logits (N, classes) that should be `expected`; None if nothing is.
-
-    Another first class counts, unless the two logits tie to within rounding.
-    """
-    if found.shape != expected.shape:
-        return f"answers of shape {found.shape}, expected {expected.shape}"
-    error = float(np.abs(found - expected).max())
-    if not error <= tolerance:  # also where it is not a number
-        return f"logits differ by up to {error:.3g}, more than {tolerance:g}"
-    rows = np.arange(len(expected))
-    lost = expected.max(axis=1) - expected[rows, found.argmax(axis=1)]
-    changed = int((lost > TIE).sum())
-    return f"another first class for {changed} of {len(expected)} images" if changed else None
-
-
-def _golden(network: "Classifier", contract: Preprocess) -> Golden:
-    import torch
-
-    images = golden_images()
-    inputs = golden_inputs(contract, images)
-    with torch.inference_mode():
-        logits = network(torch.from_numpy(inputs)).numpy()
-    return Golden(images=images, inputs=inputs, logits=logits)
-
-
-def _prove(made: ExportedFile, golden: Golden) -> tuple[str, float]:
-    """Run the file: the runtime's name and version, and the largest error of a logit.
-
-    Raises ExportError where it does not answer as the network does.
-    """
-    name = FORMATS[made.format][0]
-    session = RUNTIMES[name](made.data, threads=1, precision="float32", batch=None)
-    found = session.run(session.laid_out(golden.inputs))
-    runtime = f"{name} {session.version}"
-    if problem := disagreement(found, golden.logits, tolerance=TOLERANCE):
-        raise ExportError(
-            f"{made.file}: {runtime} does not answer as the network in torch does on the golden "
-            f"images: {problem}; nothing was written"
-        )
-    return runtime, float(np.abs(found - golden.logits).max())
 
 
 def _metadata(contract: Mapping[str, Any]) -> dict[str, str]:

@@ -1,15 +1,36 @@
-"""What an exporter makes of a network, and what `export` reports of the folder it wrote."""
+"""What an exporter is given, what it makes, and what `export` reports of the folder it wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..preprocess import Preprocess
+from ..runtime import Floats, Precision
+
+if TYPE_CHECKING:
+    from ..classify import Classifier
+
+Reference = Callable[[Floats], Floats]  # images (N, 3, H, W) to logits (N, classes)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """A classifier to convert. `contract` is its model.json, `preprocess` what that says of
+    pictures; int8 is calibrated with `calibration`, batches of preprocessed pictures."""
+
+    classifier: "Classifier"
+    contract: Mapping[str, Any]
+    preprocess: Preprocess
+    precision: Precision
+    calibration: Iterable[Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile:
     """A model file in memory. `format` is a key of `runtime.FORMATS`; `input` and `output` give
-    name, shape, dtype (and layout) as `model.json` states them; `details` what else is known."""
+    name, shape, dtype (and layout) as `model.json` states them; `details` what else is known.
+    `reference` is what the file must compute; None: what the network in torch does."""
 
     format: str
     file: str
@@ -17,29 +38,71 @@ class ExportedFile:
     input: Mapping[str, Any]
     output: Mapping[str, Any]
     details: Mapping[str, Any]
+    precision: Precision = "float32"
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artifact:
-    """An exported folder. `max_error` is the largest absolute difference of a logit between the
-    file, run by `runtime`, and the network in torch, over the golden images."""
+class Proof:
+    """What the file, run by `runtime`, answered to the golden images.
+
+    `max_error` is the largest absolute difference of a logit from what it must be: the answers of
+    the network in torch, of that with weights in bfloat16, of the exact int8 arithmetic. Beside
+    the network in torch in float32: the `float_cosine` of all logits, and `float_agreement`, the
+    fraction of images with the same first class.
+    """
+
+    runtime: str
+    max_error: float
+    float_cosine: float
+    float_agreement: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact(Proof):
+    """An exported folder, and how its file was checked. `fallback` runs where `file` cannot."""
 
     path: Path
     file: Path
     format: str
+    precision: str
     bytes: int
     sha256: str
-    runtime: str
-    max_error: float
+    fallback: Path | None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object of every field."""
-        return {**asdict(self), "path": str(self.path), "file": str(self.file)}
+        fallback = None if self.fallback is None else str(self.fallback)
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "file": str(self.file),
+            "fallback": fallback,
+        }
 
     def __str__(self) -> str:
         """A few lines for people."""
+        beside = "model.json (how to feed it), golden.npz (to check a device), predict.py"
+        if self.fallback is not None:
+            beside += f", {self.fallback.name} (where there is no native engine)"
         return (
-            f"{self.file}: {self.format}, {self.bytes / 1e6:.2f} MB\n"
-            f"checked with {self.runtime}: logits within {self.max_error:.2g} of torch's\n"
-            f"beside it: model.json (how to feed it), golden.npz (to check a device), predict.py"
+            f"{self.file}: {self.format}, {self.precision}, {self.bytes / 1e6:.2f} MB\n"
+            f"checked with {self.runtime}: logits within {self.max_error:.2g} of "
+            f"{_EXPECTED[self.precision]}{self._beside_float()}\n"
+            f"beside it: {beside}"
         )
+
+    def _beside_float(self) -> str:
+        if self.precision == "float32":
+            return ""
+        return (
+            f"; beside float32 their cosine is {self.float_cosine:.4f}, and "
+            f"{100 * self.float_agreement:.0f} % of the golden images have the same first class"
+        )
+
+
+_EXPECTED = {
+    "float32": "torch's",
+    "bfloat16": "those of the rounded weights",
+    "int8": "those of the exact integer arithmetic",
+}

@@ -1,4 +1,4 @@
-"""Golden images: pictures made by formula, the same on every machine, with the network's answers.
+"""Golden images: pictures made by formula, the same on every machine, with the file's answers.
 
 They travel with an exported model, so that any device can check its preprocessing and its
 arithmetic without a dataset.
@@ -30,7 +30,7 @@ FILE = "golden.npz"
 @dataclass(frozen=True, kw_only=True)
 class Golden:
     """`images`: uint8 (H, W, 3) RGB each; `inputs`: float32 (N, 3, H, W) as the contract makes
-    them of the images; `logits`: float32 (N, classes) of the float network in torch."""
+    them of the images; `logits`: float32 (N, classes), what the file must answer."""
 
     images: tuple[Image8, ...]
     inputs: Floats

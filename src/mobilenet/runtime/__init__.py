@@ -1,14 +1,29 @@
 """Run an exported model on arrays or pictures. Never imports torch."""
 
-from .artifact import ArtifactFile, is_artifact, read_artifact, read_hashed
-from .machine import Machine, inspect_machine
+from typing import TYPE_CHECKING, Any
+
+from .artifact import ENGINE_HEADER, ArtifactFile, is_artifact, read_artifact, read_hashed
 from .model import Model, Prediction, load
-from .sessions import FORMATS, RUNTIMES, Floats, Opener, Precision, Session, usable_cores
+from .sessions import (
+    FORMATS,
+    RUNTIMES,
+    Data,
+    Floats,
+    Opener,
+    Precision,
+    Session,
+    usable_cores,
+)
+
+if TYPE_CHECKING:
+    from .machine import Machine, inspect_machine
 
 __all__ = [
+    "ENGINE_HEADER",
     "FORMATS",
     "RUNTIMES",
     "ArtifactFile",
+    "Data",
     "Floats",
     "Machine",
     "Model",
@@ -23,3 +38,12 @@ __all__ = [
     "read_hashed",
     "usable_cores",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What a model that only answers does not need."""
+    if name not in ("Machine", "inspect_machine"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import machine
+
+    return getattr(machine, name)

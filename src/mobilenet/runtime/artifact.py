@@ -2,28 +2,39 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import read_file, read_model_json
+from ..checkpoint.contract import read_model_json
+from ..checkpoint.strict import map_file, read_file
 from ..errors import CheckpointError
+from .sessions import Data, Precision
 
+ENGINE_HEADER = 144  # bytes at the start of an engine file
 _LIMIT = 2**31 - 1  # bytes; what a protobuf or a flatbuffer can hold
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ArtifactFile:
     """The model file of an exported folder and what `model.json` says of it.
 
     `contract` is the whole of `model.json`, `description` its section "artifact", `data` the
-    bytes of the file, whose sha256 is the stated one.
+    bytes of the file, whose sha256 is the stated one. An engine file is mapped, and held to the
+    sha256 of its header alone: that has a checksum of all the rest, which opening checks anyhow,
+    and a sha256 of everything would double the time that opening takes.
     """
 
     folder: Path
     contract: Mapping[str, Any]
     description: Mapping[str, Any]
-    data: bytes
+    data: Data
+
+    @property
+    def path(self) -> Path:
+        """The model file."""
+        return self.folder / self.description["file"]
 
     @property
     def format(self) -> str:
@@ -31,14 +42,36 @@ class ArtifactFile:
         return self.description["format"]
 
     @property
+    def precision(self) -> Precision:
+        """What the file computes in."""
+        return self.description.get("precision", "float32")
+
+    @property
     def sha256(self) -> str:
-        """Of the model file."""
+        """Of the model file. Raises CheckpointError where a mapped file has another."""
+        if isinstance(self.data, mmap):
+            _check_hash(self.path, self.data, self.description["sha256"])
         return self.description["sha256"]
 
     @property
     def weights_sha256(self) -> str:
         """Of the run's weights that were exported."""
         return self.contract["weights"]["sha256"]
+
+    def fallback(self) -> "ArtifactFile | None":
+        """The file beside this one that runs where this one's runtime is not installed, if any.
+
+        Raises CheckpointError where it is missing or not the one that was exported.
+        """
+        stated = self.description.get("fallback")
+        if stated is None:
+            return None
+        own = {key: value for key, value in self.description.items() if key != "fallback"}
+        return replace(
+            self,
+            description={**own, "precision": "float32", **stated},
+            data=read_hashed(self.folder / stated["file"], stated["sha256"]),
+        )
 
     def source_run(self) -> Path | None:
         """The run that was exported, where it is still in its place with the same weights."""
@@ -66,17 +99,26 @@ def read_artifact(folder: str | Path) -> ArtifactFile:
     if "artifact" not in contract:
         raise CheckpointError(f"{folder}: a run, not an exported model: export it first")
     description = contract["artifact"]
-    data = read_hashed(folder / description["file"], description["sha256"])
+    path = folder / description["file"]
+    if description["format"] == "engine":
+        data = map_file(path, limit=_LIMIT)
+        _check_hash(path, data[:ENGINE_HEADER], description["header_sha256"])
+    else:
+        data = read_hashed(path, description["sha256"])
     return ArtifactFile(folder=folder, contract=contract, description=description, data=data)
 
 
 def read_hashed(path: Path, sha256: str) -> bytes:
     """The bytes of a file. Raises CheckpointError where it is missing or has another hash."""
     data = read_file(path, limit=_LIMIT)
+    _check_hash(path, data, sha256)
+    return data
+
+
+def _check_hash(path: Path, data: Data, sha256: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise CheckpointError(
             f"{path}: its sha256 is {found[:16]}…, but model.json names {sha256[:16]}…: damaged or "
             "replaced; export again"
         )
-    return data

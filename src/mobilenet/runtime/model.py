@@ -3,14 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import CheckpointError, MissingDependency, UsageError
-from ..preprocess import Preprocess, Source, preprocess
+from ..preprocess import Preprocess, preprocess
+from ..progress import say
 from .artifact import ArtifactFile, read_artifact
 from .sessions import FORMATS, RUNTIMES, Floats, Session, usable_cores
+
+if TYPE_CHECKING:
+    from ..preprocess import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class Prediction:
     score: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Model:
     """An exported classifier. Calling it maps float32 (N, 3, H, W) to logits (N, classes).
 
@@ -47,7 +51,7 @@ class Model:
             )
         return self.session.run(self.session.laid_out(images))
 
-    def predict(self, images: Iterable[Source], *, top: int = 5) -> list[tuple[Prediction, ...]]:
+    def predict(self, images: "Iterable[Source]", *, top: int = 5) -> list[tuple[Prediction, ...]]:
         """The `top` classes of every picture (path, encoded bytes, Pillow image, uint8 array),
         likeliest first. Raises ImageError for a picture that cannot be decoded."""
         return [
@@ -66,7 +70,9 @@ class Model:
 
 
 def load(folder: str | Path, *, runtime: str | None = None, threads: int | None = None) -> Model:
-    """Open an exported folder for inference in float32; torch is not needed.
+    """Open an exported folder for inference in its own precision; torch is not needed.
+
+    Where the native engine was not built, an engine folder's ONNX file runs in its place.
 
     Raises CheckpointError for a folder that is damaged or none, UsageError for a runtime that does
     not run its format, MissingDependency where no runtime for it is installed.
@@ -83,12 +89,33 @@ def load(folder: str | Path, *, runtime: str | None = None, threads: int | None 
         contract = Preprocess.from_dict(file.contract["preprocess"])
     except UsageError as error:
         raise CheckpointError(f"{file.folder / 'model.json'}: {error}") from None
+    file, session = _open(file, runtime, threads or usable_cores())
     return Model(
         file=file,
-        session=_open(file, _choices(file, runtime), threads or usable_cores()),
+        session=session,
         preprocess=contract,
         labels=tuple(file.contract["labels"]),
     )
+
+
+def _open(file: ArtifactFile, runtime: str | None, threads: int) -> tuple[ArtifactFile, Session]:
+    """The file that runs here and its session: this file or, where none of its runtimes is
+    installed, its fallback. The error is about the first of all."""
+    missing: list[MissingDependency] = []
+    for name in _choices(file, runtime):
+        try:
+            return file, RUNTIMES[name](
+                file.data, threads=threads, precision=file.precision, batch=None
+            )
+        except MissingDependency as error:
+            missing.append(error)
+        except CheckpointError as error:
+            raise CheckpointError(f"{file.path}: {error}") from error
+    fallback = file.fallback() if runtime is None else None
+    if fallback is None:
+        raise missing[0]
+    say(f"{missing[0]}; {fallback.path.name} is run in its place")
+    return _open(fallback, None, threads)
 
 
 def _choices(file: ArtifactFile, runtime: str | None) -> Sequence[str]:
@@ -102,14 +129,3 @@ def _choices(file: ArtifactFile, runtime: str | None) -> Sequence[str]:
             f"of format {file.format!r}"
         )
     return (runtime,)
-
-
-def _open(file: ArtifactFile, runtimes: Sequence[str], threads: int) -> Session:
-    """The first of `runtimes` that is installed; the error is about the first of all."""
-    missing: list[MissingDependency] = []
-    for name in runtimes:
-        try:
-            return RUNTIMES[name](file.data, threads=threads, precision="float32", batch=None)
-        except MissingDependency as error:
-            missing.append(error)
-    raise missing[0]

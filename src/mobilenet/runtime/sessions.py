@@ -1,24 +1,28 @@
 """One model file opened by one runtime: the `RUNTIMES`, each a function of the file's bytes.
 
-The file is handed over as the bytes whose hash was checked, never as a path to be read again.
+The file is handed over as the bytes whose hash was checked, read or mapped, never as a path to be
+read again.
 """
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import CheckpointError, MissingDependency, UsageError
 
-Floats = NDArray[np.float32]
-Precision = Literal["float32", "bfloat16"]
+Floats = np.ndarray[Any, np.dtype[np.float32]]  # NDArray[np.float32], whose import takes a while
+Data = bytes | mmap
+Precision = Literal["float32", "bfloat16", "int8"]
 Layout = Literal["NCHW", "NHWC"]
 
+LOGITS = "logits"  # of an engine file's outputs
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Session:
     """A model ready to run: `run` takes float32 images in `layout` and gives float32 logits.
 
@@ -40,10 +44,13 @@ class Session:
 
 
 class Opener(Protocol):
-    """Opens the bytes of a model file. `batch` fixes the batch, where the file leaves it open."""
+    """Opens the bytes of a model file. `batch` fixes the batch, where the file leaves it open.
+
+    int8 is for files that are quantised: no opener quantises.
+    """
 
     def __call__(
-        self, data: bytes, *, threads: int, precision: Precision, batch: int | None
+        self, data: Data, *, threads: int, precision: Precision, batch: int | None
     ) -> Session: ...
 
 
@@ -54,17 +61,45 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def open_engine(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
+    """Open an engine file with the native engine, which takes any batch.
+
+    Raises MissingEngine where that was not built, UsageError for another precision than the
+    file's, CheckpointError for a file that is none or has no logits.
+    """
+    from .engine import open_model, plan, require_engine
+
+    model = open_model(data)
+    if model.precision != precision:
+        raise UsageError(f"engine: the file is {model.precision}, not {precision}")
+    engine = plan(model, threads=threads)
+    if engine.outputs.get(LOGITS, (0, 0, 0))[1:] != (1, 1):
+        raise CheckpointError(f"engine: no {LOGITS!r} among the outputs {engine.outputs}")
+
+    def run(images: Floats) -> Floats:
+        return engine.run(images)[LOGITS][:, :, 0, 0]
+
+    return Session(
+        runtime="engine",
+        version=f"{require_engine().__version__} {engine.isa}",
+        precision=precision,
+        layout="NCHW",
+        threads=threads,
+        run=run,
+    )
+
+
 def open_onnxruntime(
-    data: bytes, *, threads: int, precision: Precision, batch: int | None
+    data: Data, *, threads: int, precision: Precision, batch: int | None
 ) -> Session:
-    """Open an ONNX file with ONNX Runtime on the CPU. Raises UsageError for another precision than
-    float32, CheckpointError for bytes that are no ONNX model."""
+    """Open an ONNX file with ONNX Runtime on the CPU. Raises UsageError for bfloat16,
+    CheckpointError for bytes that are no ONNX model."""
     try:
         import onnxruntime
     except ImportError:
         raise MissingDependency("onnxruntime", "run", "running an ONNX file") from None
-    if precision != "float32":
-        raise UsageError(f"onnxruntime: its CPU kernels have no {precision} convolution")
+    if precision == "bfloat16":
+        raise UsageError("onnxruntime: its CPU kernels have no bfloat16 convolution")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -72,7 +107,9 @@ def open_onnxruntime(
     if batch is not None:
         options.add_free_dimension_override_by_name("batch", batch)
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            bytes(data), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # its errors derive from Exception itself
         raise CheckpointError(f"onnxruntime cannot open the model: {_brief(error)}") from error
     name = session.get_inputs()[0].name
@@ -85,18 +122,19 @@ def open_onnxruntime(
     return Session(
         runtime="onnxruntime",
         version=onnxruntime.__version__,
-        precision="float32",
+        precision=precision,
         layout="NCHW",
         threads=threads,
         run=run,
     )
 
 
-def open_openvino(data: bytes, *, threads: int, precision: Precision, batch: int | None) -> Session:
-    """Open an ONNX file with OpenVINO on the CPU, at `precision` and no other.
+def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
+    """Open an ONNX file with OpenVINO on the CPU, at `precision` and no other; or its own format:
+    the XML, and the weights right behind it.
 
-    Raises UsageError where the CPU has no such precision, CheckpointError for bytes that are no
-    ONNX model.
+    What an int8 file leaves in floating point is computed as OpenVINO prefers. Raises UsageError
+    where the CPU has no such precision, CheckpointError for bytes that are no model.
     """
     try:
         import openvino
@@ -107,18 +145,19 @@ def open_openvino(data: bytes, *, threads: int, precision: Precision, batch: int
         "CPU", "OPTIMIZATION_CAPABILITIES"
     ):
         raise UsageError("openvino: this CPU has no bfloat16 instructions")
-    # left to itself it computes in bfloat16 wherever the CPU can
-    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    settings = {
-        "INFERENCE_PRECISION_HINT": hint,
+    settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         # else every process binds its threads to the same first cores
         "ENABLE_CPU_PINNING": False,
     }
+    if precision != "int8":
+        # left to itself it computes in bfloat16 wherever the CPU can
+        hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+        settings["INFERENCE_PRECISION_HINT"] = hint
     try:
-        model = core.read_model(data)
+        model = _read_openvino(core, bytes(data))
         if batch is not None:
             _, *fixed = model.input(0).partial_shape
             model.reshape([batch, *(size.get_length() for size in fixed)])
@@ -141,6 +180,13 @@ def open_openvino(data: bytes, *, threads: int, precision: Precision, batch: int
     )
 
 
+def _read_openvino(core: Any, data: bytes) -> Any:
+    if not data.startswith(b"<?xml"):
+        return core.read_model(data)
+    end = data.index(b"</net>") + len(b"</net>\n")
+    return core.read_model(data[:end], data[end:])
+
+
 def _openvino_precision(compiled: Any) -> str:
     """The precisions of the compiled convolutions, several joined by "+"."""
     found: set[str] = set()
@@ -148,15 +194,15 @@ def _openvino_precision(compiled: Any) -> str:
         info = operation.get_rt_info()
         if "Convolution" in info["layerType"].astype(str):
             found.add(info["runtimePrecision"].astype(str))
-    names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-    return "+".join(sorted(names.get(name, name) for name in found))
+    names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "u8": "int8", "i8": "int8"}
+    return "+".join(sorted({names.get(name, name) for name in found}))
 
 
-def open_litert(data: bytes, *, threads: int, precision: Precision, batch: int | None) -> Session:
+def open_litert(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
     """Open a .tflite file with LiteRT (XNNPACK). Images are NHWC.
 
-    Raises UsageError for another precision than float32 or a batch that the file does not take,
-    CheckpointError for bytes that are no such model.
+    Raises UsageError for bfloat16 or a batch that the file does not take, CheckpointError for
+    bytes that are no such model.
     """
     from importlib.metadata import version
 
@@ -166,10 +212,10 @@ def open_litert(data: bytes, *, threads: int, precision: Precision, batch: int |
         )
     except ImportError:
         raise MissingDependency("ai-edge-litert", "litert", "running a .tflite file") from None
-    if precision != "float32":
-        raise UsageError(f"litert: {precision} is not offered, only float32")
+    if precision == "bfloat16":
+        raise UsageError("litert: XNNPACK has no bfloat16 convolution")
     try:
-        interpreter = Interpreter(model_content=data, num_threads=threads)
+        interpreter = Interpreter(model_content=bytes(data), num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"litert cannot open the model: {_brief(error)}") from error
@@ -190,7 +236,7 @@ def open_litert(data: bytes, *, threads: int, precision: Precision, batch: int |
     return Session(
         runtime="litert",
         version=version("ai-edge-litert"),
-        precision="float32",
+        precision=precision,
         layout="NHWC",
         threads=threads,
         run=run,
@@ -212,11 +258,13 @@ def _brief(error: Exception) -> str:
 
 
 RUNTIMES: Mapping[str, Opener] = {
+    "engine": open_engine,
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
     "litert": open_litert,
 }
 FORMATS: Mapping[str, tuple[str, ...]] = {
+    "engine": ("engine",),
     "onnx": ("onnxruntime", "openvino"),
     "litert": ("litert",),
 }

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Build the native engine for 64-bit ARM Linux into a folder: the library, the C example and the C++
+# tests, as static programs that qemu-aarch64 runs. On Debian or Ubuntu: apt install
+# g++-aarch64-linux-gnu qemu-user. More words are options for CMake.
+set -euo pipefail
+build=$1
+cd "$(dirname "$0")/.."
+cmake -S . -B "$build" -DCMAKE_TOOLCHAIN_FILE="$PWD/engine/cmake/aarch64-linux-gnu.cmake" \
+  -DMOBILENET_TESTS=ON "${@:2}"
+cmake --build "$build" --parallel "$(nproc)"
+aarch64-linux-gnu-gcc -std=c99 -O2 -Wall -Wextra -Werror -static -I engine/include \
+  examples/classify.c "$build/engine/libmobilenet.a" -lstdc++ -lm -lpthread -o "$build/classify"

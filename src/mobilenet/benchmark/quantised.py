@@ -1,0 +1,143 @@
+"""int8 files for the other runtimes, each made by that runtime's own quantiser.
+
+All take the float32 file and `calibration`, float32 images (N, 3, H, W); all leave the file's
+inputs and outputs float32. Activations are affine with ranges that are the extremes of the
+calibration images, weights are rounded channel by channel.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ExportError, MissingDependency
+from ..runtime import Floats
+
+# What keeps its speed in eight bits everywhere; hard-swish and the gates of squeeze-excite do not
+CONVOLUTIONS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")
+
+
+def qdq(model: bytes, calibration: Floats, *, convolutions_only: bool) -> bytes:
+    """An ONNX file quantised by ONNX Runtime: uint8 activations, int8 weights, QDQ format.
+
+    With `convolutions_only` hard-swish and gates stay float32. Raises MissingDependency.
+    """
+    _require("onnxruntime", "onnx", "quantising an ONNX file")
+    _require("onnx", "onnx", "quantising an ONNX file")
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Images(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._images = iter(calibration)
+
+        def get_next(self) -> dict[str, Floats] | None:  # type: ignore[override]
+            image = next(self._images, None)
+            return None if image is None else {"image": image[None]}
+
+    with _quietly(), tempfile.TemporaryDirectory() as folder:
+        given, prepared, made = (Path(folder) / name for name in ("f", "p", "q"))
+        given.write_bytes(model)
+        quant_pre_process(given, prepared)
+        quantize_static(
+            prepared,
+            made,
+            Images(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(CONVOLUTIONS) if convolutions_only else None,
+        )
+        return made.read_bytes()
+
+
+def nncf_performance(model: bytes, calibration: Floats) -> bytes:
+    """An ONNX file quantised by NNCF for OpenVINO with its preset PERFORMANCE, in OpenVINO's format
+    as `open_openvino` takes it. Raises MissingDependency."""
+    _require("openvino", "openvino", "quantising for OpenVINO")
+    _require("nncf", "peers", "quantising for OpenVINO with NNCF")
+    with _quietly(), tempfile.TemporaryDirectory() as folder:
+        import nncf  # pyright: ignore[reportMissingImports]
+        import openvino
+
+        made = nncf.quantize(
+            openvino.Core().read_model(model),
+            nncf.Dataset([image[None] for image in calibration]),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(calibration),
+        )
+        path = Path(folder) / "model.xml"
+        openvino.save_model(made, path, compress_to_fp16=False)
+        return path.read_bytes() + path.with_suffix(".bin").read_bytes()
+
+
+def litert_int8(model: bytes, calibration: Floats, *, batch: int, convolutions_only: bool) -> bytes:
+    """A .tflite file that takes `batch` images, quantised by AI Edge Quantizer.
+
+    With `convolutions_only` hard-swish stays float32: XNNPACK has none in eight bits. Raises
+    MissingDependency.
+    """
+    _require("ai_edge_quantizer", "litert", "quantising a .tflite file")
+    from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
+        Interpreter,
+    )
+    from ai_edge_quantizer import (  # pyright: ignore[reportMissingImports]
+        algorithm_manager,
+        qtyping,
+        quantizer,
+        recipe,
+    )
+
+    names = qtyping.TFLOperationName
+    left = [names.INPUT, names.OUTPUT] + [names.HARD_SWISH] * convolutions_only
+    chosen = np.arange(-(-len(calibration) // batch) * batch) % len(calibration)
+    images = np.ascontiguousarray(calibration[chosen].transpose(0, 2, 3, 1))
+    ((signature, ends),) = Interpreter(model_content=model).get_signature_list().items()
+    with _quietly():
+        maker = quantizer.Quantizer(model, recipe.static_wi8_ai8())
+        for name in left:
+            maker.update_quantization_recipe(
+                ".*", name, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+            )
+        ranges = maker.calibrate(
+            {signature: [{ends["inputs"][0]: x} for x in np.split(images, len(images) // batch)]},
+            num_threads=1,
+        )
+        made = maker.quantize(ranges, enable_progress_report=False).quantized_model
+    if made is None:
+        raise ExportError("ai-edge-quantizer made no model")
+    return bytes(made)
+
+
+def _require(module: str, extra: str, purpose: str) -> None:
+    if find_spec(module) is None:
+        raise MissingDependency(module.replace("_", "-"), extra, purpose)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the quantisers' progress bars, advice and warnings about their own internals."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(StringIO()),
+            redirect_stderr(StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,100 @@
+"""The proof of an exported file: run by its own runtime on the golden images, it answers as it
+must."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ExportError, MissingEngine
+from ..preprocess import Preprocess
+from ..progress import say
+from ..runtime import FORMATS, RUNTIMES, Floats, Precision
+from .artifact import ExportedFile, Proof, Reference
+from .engine import run_file
+from .golden import Golden, golden_images, golden_inputs
+
+if TYPE_CHECKING:
+    from ..classify import Classifier
+
+TOLERANCE = 1e-3  # of a float32 logit; six networks in four runtimes stay within 2e-4
+# of the largest logit in bfloat16: with activations rounded too, as some processors multiply,
+# 0.025 was seen
+BFLOAT16_TOLERANCE = 0.1
+TIE = 0.1  # of the tolerance: logits as close as this may change places by rounding
+
+
+def golden_answers(network: "Classifier", contract: Preprocess) -> Golden:
+    """The golden images with the logits of the network in torch."""
+    import torch
+
+    images = golden_images()
+    inputs = golden_inputs(contract, images)
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(inputs)).numpy()
+    return Golden(images=images, inputs=inputs, logits=logits)
+
+
+def tolerance_of(precision: Precision, logits: Floats) -> float:
+    """How far a logit may be from what it must be, given all logits; int8 is exact."""
+    match precision:
+        case "float32":
+            return TOLERANCE
+        case "bfloat16":
+            return BFLOAT16_TOLERANCE * float(np.abs(logits).max())
+        case "int8":
+            return 0.0
+
+
+def disagreement(found: Floats, expected: Floats, *, tolerance: float) -> str | None:
+    """What is wrong with logits (N, classes) that should be `expected`; None if nothing is.
+
+    Another first class counts, unless the two logits tie to within rounding.
+    """
+    if found.shape != expected.shape:
+        return f"answers of shape {found.shape}, expected {expected.shape}"
+    error = float(np.abs(found - expected).max())
+    if not error <= tolerance:  # also where it is not a number
+        return f"logits differ by up to {error:.3g}, more than {tolerance:g}"
+    rows = np.arange(len(expected))
+    lost = expected.max(axis=1) - expected[rows, found.argmax(axis=1)]
+    changed = int((lost > TIE * tolerance).sum())
+    return f"another first class for {changed} of {len(expected)} images" if changed else None
+
+
+def prove(made: ExportedFile, golden: Golden, *, expected: Floats) -> Proof:
+    """Run the file on the golden images, whose logits must be `expected`; `golden` has the float
+    network's. Raises ExportError where they are not."""
+    runtime, run = _opened(made)
+    found = run(golden.inputs)
+    tolerance = tolerance_of(made.precision, expected)
+    if problem := disagreement(found, expected, tolerance=tolerance):
+        raise ExportError(
+            f"{made.file}: {runtime} does not answer as it must to the golden images: {problem}; "
+            "nothing was written"
+        )
+    return Proof(
+        runtime=runtime,
+        max_error=float(np.abs(found - expected).max()),
+        float_cosine=_cosine(found, golden.logits),
+        float_agreement=float((found.argmax(axis=1) == golden.logits.argmax(axis=1)).mean()),
+    )
+
+
+def _opened(made: ExportedFile) -> tuple[str, Reference]:
+    """What runs the file: its first runtime, or NumPy for an engine's file where there is none."""
+    name = FORMATS[made.format][0]
+    try:
+        session = RUNTIMES[name](made.data, threads=1, precision=made.precision, batch=None)
+    except MissingEngine as error:
+        say(f"{made.file} is checked by NumPy, for {error}")
+        return f"numpy {np.__version__}", lambda images: run_file(made.data, images)
+    return (
+        f"{session.runtime} {session.version}",
+        lambda images: session.run(session.laid_out(images)),
+    )
+
+
+def _cosine(a: Floats, b: Floats) -> float:
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(x) * np.linalg.norm(y)
+    return float((x * y).sum() / lengths) if lengths else 1.0

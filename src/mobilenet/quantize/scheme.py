@@ -1,0 +1,140 @@
+"""What an int8 network is: a program with whole-number weights and a range for every tensor.
+
+A tensor's value q in 0...255 stands for scale * (q - zero); weights are whole numbers in
+-127...127 times one scale an output channel; biases are int32 in units of scale in * weight scale.
+Scales are float32 numbers; what is derived from them is computed in float64 and cast once.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..program import IMAGE, Activation, BlockStep, ConvStep, Floats, Program
+
+Int8 = NDArray[np.int8]
+Int32 = NDArray[np.int32]
+UInt8 = NDArray[np.uint8]
+Doubles = NDArray[np.float64]
+
+LARGEST = 255  # of a tensor's value
+LARGEST_WEIGHT = 127
+
+
+class Place(NamedTuple):
+    """A tensor of a program: `name` within `step`.
+
+    "out" is what the step writes; inside a block there are "expanded", "depthwise" (behind its
+    activation), and with squeeze-excite "pooled", "squeezed" and "gated". The image is `of(0)`.
+    """
+
+    step: int
+    name: str
+
+    @classmethod
+    def of(cls, value: int) -> "Place":
+        """Where a value of the program is written."""
+        return cls(value - 1, "out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affine:
+    """q in 0...255 stands for scale * (q - zero); scale is a float32 number above 0."""
+
+    scale: float
+    zero: int
+
+    def __post_init__(self) -> None:
+        if not (self.scale > 0 and float(np.float32(self.scale)) == self.scale):
+            raise ValueError(f"scale {self.scale!r}: expected a float32 number above 0")
+        if not 0 <= self.zero <= LARGEST:
+            raise ValueError(f"zero {self.zero!r}: expected 0 to {LARGEST}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerFilter:
+    """A filter in whole numbers: weight int8 (O, I, k, k), scale float64 (O,), bias int32 (O,)."""
+
+    weight: Int8
+    scale: Doubles
+    bias: Int32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantisedProgram:
+    """An int8 network: `filters[step]` by the names of `Step.filters`, and the range of every
+    tensor of `places(program)`. The program's own weights are those that were quantised."""
+
+    program: Program
+    filters: tuple[Mapping[str, IntegerFilter], ...]
+    ranges: Mapping[Place, Affine]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A convolution of a step, from tensor to tensor; `target` None: its result stays float32."""
+
+    step: int
+    name: str
+    source: Place
+    target: Place | None
+    activation: Activation
+
+
+def stages(program: Program, index: int) -> Iterator[Stage]:
+    """The convolutions of step `index`, in order."""
+    step = program.steps[index]
+    source = Place.of(step.sources[0])
+    out = Place.of(index + 1) if index + 1 in program.read() else None
+
+    def stage(name: str, source: Place, target: Place | None, activation: Activation) -> Stage:
+        return Stage(step=index, name=name, source=source, target=target, activation=activation)
+
+    if isinstance(step, ConvStep):
+        yield stage("project", source, out, step.activation)
+    if not isinstance(step, BlockStep):
+        return
+    depthwise = Place(index, "depthwise")
+    if step.expand is not None:
+        expanded = Place(index, "expanded")
+        yield stage("expand", source, expanded, step.activation)
+        source = expanded
+    yield stage("depthwise", source, depthwise, step.activation)
+    source = depthwise
+    if step.reduce is not None:
+        pooled, squeezed = Place(index, "pooled"), Place(index, "squeezed")
+        yield stage("reduce", pooled, squeezed, "relu")
+        yield stage("excite", squeezed, None, "hard_sigmoid")
+        source = Place(index, "gated")
+    yield stage("project", source, out, step.out_activation)
+
+
+def places(program: Program) -> tuple[Place, ...]:
+    """Every tensor that has a range: the image, and all but outputs that no step reads."""
+    read = program.read()
+    found = [Place.of(IMAGE)]
+    for index, step in enumerate(program.steps):
+        if isinstance(step, BlockStep):
+            names = ["expanded"] if step.expand is not None else []
+            names += ["depthwise"]
+            names += ["pooled", "squeezed", "gated"] if step.reduce is not None else []
+            found += [Place(index, name) for name in names]
+        if index + 1 in read:
+            found.append(Place.of(index + 1))
+    return tuple(found)
+
+
+def result_scale(ranges: Mapping[Place, Affine], stage: Stage) -> float:
+    """The unit of what follows the multiplier: the target's scale; 1 where the activation is a
+    curve, which takes real numbers, or the result stays float32."""
+    curved = stage.activation in ("hard_swish", "hard_sigmoid")
+    return 1.0 if stage.target is None or curved else ranges[stage.target].scale
+
+
+def multiplier(quantised: QuantisedProgram, stage: Stage) -> Floats:
+    """What a stage's sums of products are multiplied by, float32 (O,)."""
+    filter, ranges = quantised.filters[stage.step][stage.name], quantised.ranges
+    real = ranges[stage.source].scale * filter.scale / result_scale(ranges, stage)
+    return real.astype(np.float32)
