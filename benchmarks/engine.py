@@ -57,42 +57,45 @@ def levels(instruction_sets: Iterable[str]) -> list[str]:
 def plan(options: argparse.Namespace, instruction_sets: Iterable[str]) -> list[Job]:
     """What is to be timed of each model, the most telling first."""
     cores = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (0, 1)
-    available = ("engine", *PEERS)
     threads = [count for count in (1, 2) if count <= len(cores)]
-    jobs = []
-    for model in options.model:
+    # AVX-512 alone would show nothing that these do not
+    caps = [cap for cap in levels(instruction_sets)[1:] if cap != "avx512"]
+    settings = [(1, ""), (options.batch, ""), *((1, cap) for cap in caps)]
+    return [
+        _job(options, model=model, threads=count, batch=batch, cap=cap, cores=cores[-count:])
+        for model in options.model
+        for batch, cap in settings
+        for count in threads
+    ]
 
-        def job(
-            *,
-            threads: int,
-            batch: int = 1,
-            cap: str = "",
-            model: str = model,
-            profile: bool = False,
-        ) -> Job:
-            # a runtime that cannot be capped would show other instructions than the table says
-            capped = ("engine", "openvino")
-            precisions = PRECISIONS if not cap else ("float32", "int8")
-            return Job(
-                model=model,
-                size=options.size,
-                batch=batch,
-                threads=threads,
-                cap=cap,
-                precisions=precisions,
-                runtimes=tuple(r for r in (capped if cap else available) if r in RUNTIMES),
-                rounds=options.rounds if batch == 1 else max(1, options.rounds - 2),
-                runs=options.runs if batch == 1 else 2,
-                warm_up=3 if batch == 1 else 1,
-                cores=cores[-threads:],
-                profile=profile,
-            )
 
-        jobs += [job(threads=count, profile=count == 1) for count in threads]
-        jobs += [job(threads=count, batch=options.batch) for count in threads]
-        below = levels(instruction_sets)[1:]
-        jobs += [job(threads=count, cap=cap) for cap in below for count in threads]
-    return jobs
+def _job(
+    options: argparse.Namespace,
+    *,
+    model: str,
+    threads: int,
+    batch: int,
+    cap: str,
+    cores: tuple[int, ...],
+) -> Job:
+    # with another cap, a runtime that has none would show other instructions than the table says;
+    # without AMX it is at worst ahead of what is asked
+    runtimes = ("engine", "openvino") if cap not in ("", "vnni") else ("engine", *PEERS)
+    many = batch > 1
+    return Job(
+        model=model,
+        size=options.size,
+        batch=batch,
+        threads=threads,
+        cap=cap,
+        precisions=("float32", "int8") if cap else PRECISIONS,
+        runtimes=tuple(runtime for runtime in runtimes if runtime in RUNTIMES),
+        rounds=max(1, options.rounds - 2) if many else options.rounds,
+        runs=2 if many else options.runs,
+        warm_up=1 if many else 3,
+        cores=cores,
+        profile=threads == 1 and not many and not cap,
+    )
 
 
 def environment(cap: str) -> dict[str, str]:

@@ -279,7 +279,8 @@ def _latency(results: Results, precision: str) -> list[str]:
     if any(row.job["cap"] for row in rows):
         parts.append(
             "Capped lines have `MOBILENET_ENGINE_ISA` and, for OpenVINO, `ONEDNN_MAX_CPU_ISA` set. "
-            "ONNX Runtime and LiteRT know no such cap and are not in those lines."
+            "ONNX Runtime and LiteRT know no such cap: they are in the lines capped to vnni, where "
+            "they may use more than the others, and in none of the rest."
         )
     return parts
 

@@ -56,7 +56,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = root / "aarch64"
     with (root / "aarch64.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "classify").exists():
+        if not (folder / "run_file").exists():
             script = PROJECT / "runs" / "engine_aarch64.sh"
             flags = ("-DMOBILENET_WERROR=ON", "-DCMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG")
             run("bash", script, folder, *flags)
@@ -89,7 +89,7 @@ def test_networks_agree_with_their_references(built: Path, name: str, tmp_path: 
         made = EngineFile(network=file, precision=precision, height=SIZE, width=SIZE, card=Card())
         (tmp_path / "model.mbn").write_bytes(write_engine(made))
         for processor, isa in PROCESSORS.items():
-            emulator = ("qemu-aarch64", "-cpu", processor, built / "engine" / "tests" / "run_file")
+            emulator = ("qemu-aarch64", "-cpu", processor, built / "run_file")
             files = (tmp_path / file for file in ("model.mbn", "images", "logits"))
             # the best that there may be; threads: the other way through a network
             threads = "1" if isa == "neon_dot" else "2"

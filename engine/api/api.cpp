@@ -222,6 +222,23 @@ mobilenet_status mobilenet_run(mobilenet_engine* engine, const float* images, in
   });
 }
 
+mobilenet_status mobilenet_profile(mobilenet_engine* engine, const float* image, int runs,
+                                   mobilenet_line* lines, int capacity, int* count) {
+  if (!engine || !image || !lines || !count)
+    return fail(MOBILENET_BAD_ARGUMENT, "mobilenet_profile: a null pointer");
+  if (runs < 1) return fail(MOBILENET_BAD_ARGUMENT, "mobilenet_profile: runs %d: at least 1", runs);
+  return guarded("mobilenet_profile", [&] {
+    std::lock_guard<std::mutex> mine(engine->turn);
+    *count = 0;
+    for (const auto& part : engine->engine->profile(image, runs))
+      if (*count < capacity)
+        lines[(*count)++] = {part.step, part.kind, part.seconds, part.macs, part.weight_bytes};
+    return MOBILENET_OK;
+  });
+}
+
+double mobilenet_peak(const mobilenet_engine* engine) { return engine->engine->peak(); }
+
 int mobilenet_output_count(const mobilenet_engine* engine) {
   return static_cast<int>(engine->engine->outputs().size());
 }

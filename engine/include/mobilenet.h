@@ -78,6 +78,21 @@ MOBILENET_API const char* mobilenet_precision(const mobilenet_model* model);
 MOBILENET_API int mobilenet_height(const mobilenet_model* model);
 MOBILENET_API int mobilenet_width(const mobilenet_model* model);
 
+/* Where the time of one image goes, on one thread: mean seconds of each part of each step of the
+ * file, its multiply-adds and its bytes of weights. Fills at most `capacity` lines of `lines` and
+ * gives their number in `count`. */
+typedef struct mobilenet_line {
+  int step;
+  const char* kind; /* "stem", "expand", "depthwise", "squeeze-excite", "project", "pointwise",
+                       "last", "classifier", "rest" */
+  double seconds, macs, weight_bytes;
+} mobilenet_line;
+MOBILENET_API mobilenet_status mobilenet_profile(mobilenet_engine* engine, const float* image,
+                                                 int runs, mobilenet_line* lines, int capacity,
+                                                 int* count);
+/* Multiply-adds a second of the engine's kernels on registers alone, measured now; 0: not known. */
+MOBILENET_API double mobilenet_peak(const mobilenet_engine* engine);
+
 /* What this machine runs, best first, ended by NULL. */
 MOBILENET_API const char* const* mobilenet_isas(void);
 

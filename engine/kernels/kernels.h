@@ -152,6 +152,8 @@ struct Arithmetic {
   // called by every thread before and after it runs kernels: tile configuration; may be null
   void (*enter)();
   void (*leave)();
+  // does so many multiply-adds in registers, and says how many: for the roofline; may be null
+  double (*spin)(int rounds) = nullptr;
 };
 
 // What one instruction set offers; a null pointer falls back to the next lower set.

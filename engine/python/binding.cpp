@@ -138,6 +138,22 @@ class Engine {
     return image;
   }
 
+  nb::list profile(const Images& images, int runs) {
+    if (images.shape(0) != 1 || images.shape(1) != 3 || images.shape(2) != height_ ||
+        images.shape(3) != width_)
+      raise(MOBILENET_BAD_ARGUMENT, "profile: expected one image of the engine's size");
+    std::vector<mobilenet_line> lines(20000);
+    int count = 0;
+    check(mobilenet_profile(engine_, images.data(), runs, lines.data(),
+                            static_cast<int>(lines.size()), &count));
+    nb::list found;
+    for (int i = 0; i < count; i++)
+      found.append(nb::make_tuple(lines[i].step, lines[i].kind, lines[i].seconds, lines[i].macs,
+                                  lines[i].weight_bytes));
+    return found;
+  }
+
+  double peak() const { return mobilenet_peak(engine_); }
   size_t arena_bytes() const { return mobilenet_arena_bytes(engine_); }
   const char* isa() const { return mobilenet_isa(engine_); }
 
@@ -200,6 +216,8 @@ NB_MODULE(_engine, module) {
            "height"_a = 0, "width"_a = 0, "threads"_a = 1, "isa"_a = nb::none(),
            nb::keep_alive<1, 2>())
       .def("run", &Engine::run, "images"_a.noconvert())
+      .def("profile", &Engine::profile, "images"_a.noconvert(), "runs"_a)
+      .def("peak", &Engine::peak)
       .def_prop_ro("arena_bytes", &Engine::arena_bytes)
       .def_prop_ro("isa", &Engine::isa)
       .def_prop_ro("outputs", &Engine::outputs);

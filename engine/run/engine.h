@@ -53,6 +53,9 @@ class Engine {
   // Mean seconds of every part over `runs` inferences of one image, on one thread.
   std::vector<PartProfile> profile(const float* image, int runs);
 
+  // Multiply-adds a second of this engine's kernels on registers alone; 0 where they do not say.
+  double peak() const;
+
   size_t arena_bytes() const { return arena_bytes_; }
   const char* isa() const { return isa_; }
   int height() const { return plan_.height; }

@@ -1,4 +1,7 @@
-// The work behind a profile's lines.
+// The work behind a profile's lines, and what a core could do at most.
+#include <algorithm>
+#include <chrono>
+
 #include "engine.h"
 
 namespace mobilenet {
@@ -58,6 +61,19 @@ PartProfile describe(const Plan& plan, const Stage& s, Part part, double seconds
   }
   line.weight_bytes = weights * bytes;
   return line;
+}
+
+double Engine::peak() const {
+  if (!plan_.arithmetic->spin) return 0;
+  constexpr int kTrials = 40, kRounds = 20000;
+  double best = 0;
+  for (int i = 0; i < kTrials; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    const double done = plan_.arithmetic->spin(kRounds);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    best = std::max(best, done / seconds.count());
+  }
+  return best;
 }
 
 }  // namespace mobilenet

@@ -46,6 +46,10 @@ class Engine:
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Images (N, 3, H, W), C-contiguous, to every output (N, C, H, W)."""
 
+    def profile(
+        self, images: NDArray[np.float32], runs: int
+    ) -> list[tuple[int, str, float, float, float]]: ...
+    def peak(self) -> float: ...
     @property
     def arena_bytes(self) -> int: ...
     @property

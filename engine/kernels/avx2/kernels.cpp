@@ -4,6 +4,7 @@
 #include "../generic/elementwise.h"
 #include "../generic/pointwise_f32.h"
 #include "../generic/pointwise_i8.h"
+#include "../generic/spin.h"
 #include "../generic/stem.h"
 #include "dot.h"
 #include "vector.h"
@@ -54,6 +55,7 @@ const Arithmetic kFloat32 = {
     generic::mean_f32<Vector>,
     nullptr,
     nullptr,
+    generic::spin_f32<Vector>,
 };
 const Arithmetic kInt8 = {
     sizeof(Vector::Stored),
@@ -70,6 +72,7 @@ const Arithmetic kInt8 = {
     generic::mean_i8<Vector>,
     nullptr,
     nullptr,
+    generic::spin_i8<Dot>,
 };
 const Kernels kKernels = {"avx2", &kFloat32, nullptr, &kInt8};
 

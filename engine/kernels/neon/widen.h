@@ -3,7 +3,7 @@
 //   weights register r = outputs 4r..4r+3, four inputs each, of which two outputs are a half
 //   16 bits:  half of the weights k..k+3   times the inputs k..k+3
 //           + half of the weights k+4..k+7 times the inputs k+4..k+7
-//             at most 2 * 128 * 127 = 32512: nothing is lost
+//             at most 2 * 128 * 127 = 32512, for no weight is -128: nothing is lost
 //   32 bits:  neighbours added: a sum's register holds two outputs, each in two parts
 //
 //   registers, of 32:   2 pixels x 8 sums + 4 inputs + 4 weights + 4 products

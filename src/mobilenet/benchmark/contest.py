@@ -17,7 +17,7 @@ from .timing import time_in_turns
 FLOAT32_ERROR = 1e-3
 COSINES: Mapping[Precision, float] = {"bfloat16": 0.98, "int8": 0.7}
 
-_ROUNDS, _RUNS = 3, 8  # to choose between a runtime's configurations
+_ROUNDS, _RUNS = 4, 10  # to choose between a runtime's configurations
 
 
 @dataclass(frozen=True, kw_only=True)

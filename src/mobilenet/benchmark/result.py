@@ -106,11 +106,11 @@ class Benchmark:
             f"{c['model']} x{c['width']:g}, {c['size']} px, batch {c['batch']}, {c['precision']}, "
             f"{_threads(c['threads'])}: "
             f"{c['params'] / 1e6:.2f} M parameters, {c['madds'] / 1e6:.0f} M multiply-adds",
-            f"{'runtime':<12} {'version':<12} {'precision':<10} {'':<{wide}} {'median ms':>9} "
+            f"{'runtime':<12} {'version':<12} {'precision':<12} {'':<{wide}} {'median ms':>9} "
             f"{'p10':>8} {'p90':>8} {'images/s':>8} {'ratio':>6} {'cosine':>7}",
         ]
         lines += [
-            f"{t.runtime:<12} {t.version[:12]:<12} {t.precision:<10} {t.configuration:<{wide}} "
+            f"{t.runtime:<12} {t.version[:12]:<12} {t.precision:<12} {t.configuration:<{wide}} "
             f"{t.median_ms:>9.3f} {t.p10_ms:>8.3f} {t.p90_ms:>8.3f} {t.images_per_s:>8.1f} "
             f"{t.ratio:>6.2f} {t.cosine:>7.4f}"
             for t in self.results

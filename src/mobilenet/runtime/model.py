@@ -110,7 +110,7 @@ def _open(file: ArtifactFile, runtime: str | None, threads: int) -> tuple[Artifa
         except MissingDependency as error:
             missing.append(error)
         except CheckpointError as error:
-            raise CheckpointError(f"{file.path}: {error}") from error
+            raise CheckpointError(f"{file.path}: {error}") from None
     fallback = file.fallback() if runtime is None else None
     if fallback is None:
         raise missing[0]
