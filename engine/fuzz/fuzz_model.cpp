@@ -39,7 +39,7 @@ bool is_small(const File& file, const std::vector<Shape>& shapes) {
     const int64_t wide = std::max(s.expanded, kBlock * 1u);
     const int64_t reach = int64_t{s.kernel} * s.dilation + s.stride;
     const int64_t inside = wide * (in.height + reach) * (in.width + reach);
-    memory += out.channels * pixels + inside + conv_inputs(s.in_channels, static_cast<int>(s.kernel), false) * out.width;
+    memory += out.channels * pixels + inside + s.in_channels * taps * out.width;
     work += static_cast<StepKind>(s.kind) == StepKind::block
                 ? wide * (s.in_channels * int64_t{in.height} * in.width +
                           (taps + s.out_channels) * pixels + s.squeeze * 2)
@@ -67,6 +67,7 @@ void run(const File& file, int height, int width, int threads, const char* isa) 
   std::vector<float> image(static_cast<size_t>(3) * height * width);
   std::mt19937 random(1);
   for (float& x : image) x = std::uniform_real_distribution<float>(-3, 3)(random);
+  if (file.header->precision != 2)
   for (float x : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                   -std::numeric_limits<float>::max()})
     image[random() % image.size()] = x;

@@ -4,7 +4,9 @@
 
 #if MOBILENET_EMULATE
 #include "emulate.h"
+namespace mobilenet { constexpr bool kEmulated = true; }
 #else
+namespace mobilenet { constexpr bool kEmulated = false; }
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push  // gcc 12 takes what its own headers leave undefined for our mistake
 #pragma GCC diagnostic ignored "-Wuninitialized"

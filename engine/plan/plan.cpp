@@ -250,7 +250,12 @@ class Planner {
 
   // Bytes that a band of `rows` output rows walks through.
   size_t working_set(const Stage& s, int rows) const {
-    return ring_bytes(s, with_band(s, rows, false)) +
+    // what expand reads is read again for every panel of its weights
+    const size_t read = s.source == Source::expand
+                            ? static_cast<size_t>(ring_rows_of(s, rows)) * s.in_width *
+                                  padded(s.in_channels) * arithmetic_.map_bytes
+                            : 0;
+    return read + ring_bytes(s, with_band(s, rows, false)) +
            static_cast<size_t>(blocks(s.expanded)) * kBlock * rows * s.out_width *
                arithmetic_.map_bytes;
   }

@@ -61,7 +61,9 @@ struct Simple {
     return reinterpret_cast<T*>(shared + m.offset) + channel / m.block * m.plane +
            pixel * m.block + channel % m.block;
   }
-  int lanes(int channel) const { return std::min(kBlock, map(s.out).channels - channel); }
+  int lanes(int channel) const {
+    return std::max(0, std::min(kBlock, map(s.out).channels - channel));
+  }
   // Stores one number of the output, which may be float32 in any network.
   void store(int channel, int64_t pixel, int lane, float x) const {
     const Map& m = map(s.out);
@@ -138,7 +140,17 @@ struct Simple {
         }
   }
 
+  // Zeros in the lanes that no channel fills (see kernels.h).
+  void clear(int c) const {
+    const Map& out = map(s.out);
+    if (out.is_float) return;
+    for (int64_t p = 0; p < out.pixels(); ++p)
+      for (int l = lanes(c); l < kBlock; ++l) at(s.out, c, p)[l] = T{};
+  }
+
   void run(int c) const {
+    clear(c);
+    if (lanes(c) == 0) return;
     switch (s.kind) {
       case StageKind::add: return add(c);
       case StageKind::multiply: return multiply(c);
@@ -367,11 +379,16 @@ void Walk::dense(const Stage& s) {
   uint8_t* gathered = own<uint8_t>(plan.scratch.ring);
   const int block = plan.block_of(s.in_channels);
   const int64_t plane = static_cast<int64_t>(out.width) * block;
+  // the last block's lanes behind the last tap are read, and never written
+  if (s.in_channels % block)
+    std::memset(gathered + s.in_channels / block * plane * bytes, 0, plane * bytes);
   for (int row = share(out.height, thread); row < share(out.height, thread + 1); ++row) {
     for (int tap = 0; tap < s.kernel * s.kernel; ++tap) {
       const int y = row * s.stride - s.pad_top + tap / s.kernel * s.dilation;
       for (int c = 0; c < blocks(in.channels); ++c) {
         const int k = (tap * blocks(in.channels) + c) * kBlock;
+        // what lies behind the last channel was never written, and may be no number
+        const int exist = std::min(kBlock, in.channels - c * kBlock) * bytes;
         for (int col = 0; col < out.width; ++col) {
           const int x = col * s.stride - s.pad_left + tap % s.kernel * s.dilation;
           uint8_t* to = gathered + (k / block * plane + static_cast<int64_t>(col) * block +
@@ -379,8 +396,8 @@ void Walk::dense(const Stage& s) {
           if (y < 0 || y >= in.height || x < 0 || x >= in.width)
             padding(to, in.range.zero);
           else
-            std::memcpy(to, place(s.in[0], c * kBlock, static_cast<int64_t>(y) * in.width + x),
-                        kBlock * bytes);
+            std::memcpy(to, place(s.in[0], c * kBlock, static_cast<int64_t>(y) * in.width + x), exist);
+          std::memset(to + exist, 0, kBlock * bytes - exist);
         }
       }
     }
@@ -397,7 +414,8 @@ void Walk::dense(const Stage& s) {
 }
 
 void Walk::elementwise(const Stage& s) {
-  const int count = blocks(map(s.out).channels);
+  const Map& out = map(s.out);
+  const int count = (out.channels + out.block - 1) / out.block * (out.block / kBlock);
   const bool int8 = plan.precision == Precision::int8;
   for (int i = share(count, thread); i < share(count, thread + 1); ++i) {
     if (int8 && plan.arithmetic->map_bytes == 1)

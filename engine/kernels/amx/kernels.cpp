@@ -20,10 +20,22 @@ struct Vector : avx512::Vector {
   }
 };
 
-constexpr int kChunk = 2 * kBlock;
+constexpr int kChunk = 4 * kBlock;
 
 void enter() { _tile_loadconfig(&kShapes.of[kRows]); }
 void leave() { _tile_release(); }
+
+template <class T>
+double spin(int rounds) {
+  enter();
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (int i = 0; i < rounds; ++i) T::template dot<2, 2>();
+  leave();
+  return static_cast<double>(rounds) * 4 * kRows * kBlock * kLine / T::bytes;
+}
 
 const Arithmetic kBfloat16 = {
     sizeof(Half),
@@ -40,6 +52,7 @@ const Arithmetic kBfloat16 = {
     generic::mean_bf16<Vector>,
     enter,
     leave,
+    kEmulated ? nullptr : spin<Bfloat16>,
 };
 const Arithmetic kInt8 = {
     sizeof(Vector::Stored),
@@ -56,6 +69,7 @@ const Arithmetic kInt8 = {
     generic::mean_i8<Vector>,
     enter,
     leave,
+    kEmulated ? nullptr : spin<Int8>,
 };
 const Kernels kKernels = {"amx", nullptr, &kBfloat16, &kInt8};
 

@@ -3,6 +3,7 @@
 #include "../generic/depthwise.h"
 #include "../generic/elementwise.h"
 #include "../generic/pointwise_f32.h"
+#include "../generic/spin.h"
 #include "../generic/stem.h"
 #include "vector.h"
 
@@ -47,6 +48,7 @@ const Arithmetic kFloat32 = {
     generic::mean_f32<Vector>,
     nullptr,
     nullptr,
+    kEmulated ? nullptr : generic::spin_f32<Vector>,
 };
 const Kernels kKernels = {"avx512", &kFloat32, nullptr, nullptr};
 

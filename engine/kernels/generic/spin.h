@@ -40,9 +40,12 @@ double spin_i8(int rounds) {
   for (int i = 0; i < rounds; ++i)
 #pragma GCC unroll 16
     for (int j = 0; j < kChains; ++j) sums[j] = D::dot(sums[j], in, weights);
+  auto total = sums[0];
 #pragma GCC unroll 16
-  for (int j = 0; j < kChains; ++j) __asm__ volatile("" ::"x"(sums[j]));
-  return static_cast<double>(rounds) * kChains * D::outputs * 4 / D::registers;
+  for (int j = 1; j < kChains; ++j) total = D::V::add_int(total, sums[j]);
+  int32_t seen[D::V::width];
+  D::V::store_int(seen, total);
+  return seen[0] ? static_cast<double>(rounds) * kChains * D::outputs * 4 / D::registers : 0;
 }
 
 }  // namespace generic

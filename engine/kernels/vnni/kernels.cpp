@@ -2,6 +2,7 @@
 #include "../avx512/vector.h"
 #include "../generic/depthwise.h"
 #include "../generic/elementwise.h"
+#include "../generic/spin.h"
 #include "../generic/stem.h"
 #include "pointwise.h"
 
@@ -28,6 +29,7 @@ const Arithmetic kInt8 = {
     generic::mean_i8<Vector>,
     nullptr,
     nullptr,
+    kEmulated ? nullptr : generic::spin_i8<Dot<Vector>>,
 };
 const Kernels kKernels = {"vnni", nullptr, nullptr, &kInt8};
 
