@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ENGINE := .venv/.engine
 
-.PHONY: demo test check bench engine engine-aarch64 clean
+.PHONY: demo test check bench engine engine-aarch64 engine-fuzz engine-sanitize clean
 
 demo: $(STAMP) $(ENGINE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -44,6 +44,15 @@ $(STAMP): pyproject.toml runs/install.sh
 	bash runs/install.sh $(BIN)/python
 	bash runs/fashion_mnist.sh
 	touch $@
+
+# Mutated model files; `make engine-fuzz SECONDS=1200` for the long run
+SECONDS := 60
+engine-fuzz: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/engine_fuzz.sh build/engine-fuzz $(SECONDS)
+
+# The C++ tests under sanitizers and valgrind; the first time compiles for a quarter of an hour
+engine-sanitize:
+	bash runs/engine_sanitize.sh build/engine-sanitize
 
 clean:
 	rm -rf .venv .cache build dist runs/out

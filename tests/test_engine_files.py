@@ -17,7 +17,7 @@ import pytest
 
 from mobilenet.export.flat import Card, EngineFile, file_checksum, read_engine, write_engine
 from mobilenet.export.flat.records import CONV, HEADER, OUTPUT, STEP
-from mobilenet.program import evaluate_float
+from mobilenet.program import FILTERS, evaluate_float
 from mobilenet.quantize import places, quantise
 
 engine = pytest.importorskip("mobilenet._engine", reason="the native engine was not built")
@@ -50,16 +50,18 @@ class File:
         self.outputs = np.frombuffer(self.data, OUTPUT, outputs, self.tables)
         self.tables += outputs * OUTPUT.itemsize
 
-    def sealed(self) -> bytes:
-        self.header["checksum"] = file_checksum(bytes(self.data))
-        return bytes(self.data)
+
+def sealed(data: bytearray) -> bytes:
+    """With the checksum that belongs to it."""
+    np.frombuffer(data, HEADER, 1)["checksum"] = file_checksum(bytes(data))
+    return bytes(data)
 
 
 def small_file(network: str, precision: str) -> bytes:
     """One of the networks that the fuzzer begins with."""
     program = runpy.run_path(str(CORPUS))[network]()
     if precision == "int8":
-        program = quantise(program, {place: (-3.0, 5.0) for place in places(program)})
+        program = quantise(program, dict.fromkeys(places(program), (-3.0, 5.0)))
     card = Card(labels=("cat", "dog"))
     return write_engine(
         EngineFile(network=program, precision=precision, height=SIZE[0], width=SIZE[1], card=card)
@@ -70,20 +72,18 @@ def truncated() -> Iterator[Case]:
     for precision in ("float32", "int8"):
         data = small_file("inverted", precision)
         file = File(data)
-        arrays = {int(offset) for step in file.steps for conv in step if conv.dtype == CONV
-                  for offset in conv} | {int(file.header["text"][0])}  # fmt: skip
-        records = range(HEADER.itemsize, file.tables, 8)
+        arrays = {int(file.header["text"][0]), int(file.header["contract"][0])}
+        for name in FILTERS:
+            arrays |= {int(offset) for part in CONV.names for offset in file.steps[name][part]}
         random = np.random.default_rng(0).integers(0, len(data), 300).tolist()
-        sizes = {*range(HEADER.itemsize + 1), *records, *arrays, *(a - 1 for a in arrays), *random}
-        for size in sorted(sizes - {-1}):
+        tables = [*range(HEADER.itemsize), *range(HEADER.itemsize, file.tables, 8)]
+        for size in sorted({*tables, *arrays, *(at + 1 for at in arrays), *random}):
             yield Case(f"{precision}: the first {size} bytes", data[:size], "too few|truncated")
-            if size > HEADER.itemsize:
-                cut = File.__new__(File)  # its own size and checksum, for what it has become
-                cut.data = bytearray(data[:size])
-                cut.header = np.frombuffer(cut.data, HEADER, 1)
-                cut.header["file_bytes"] = size
+            if size > HEADER.itemsize:  # with the size and checksum of what is left
+                cut = bytearray(data[:size])
+                np.frombuffer(cut, HEADER, 1)["file_bytes"] = size
                 name = f"{precision}: the first {size} bytes, sealed"
-                yield Case(name, cut.sealed(), "past the end|lies before")
+                yield Case(name, sealed(cut), "past the end|lies before")
         yield Case("more than there should be", data + bytes(64), "truncated or damaged")
 
 
@@ -91,8 +91,7 @@ def flipped() -> Iterator[Case]:
     random = np.random.default_rng(1)
     for precision in ("float32", "bfloat16", "int8"):
         data = small_file("inverted", precision)
-        places = [*range(HEADER.itemsize), *random.integers(0, len(data), 400).tolist()]
-        for at in places:
+        for at in (*range(HEADER.itemsize), *random.integers(0, len(data), 400).tolist()):
             changed = bytearray(data)
             changed[at] ^= 1 << int(random.integers(8))
             yield Case(
@@ -106,7 +105,7 @@ def every_field(table: str) -> Callable[[], Iterator[Case]]:
     """Every field of a table in turn with every hostile value; some happen to be right."""
 
     def cases() -> Iterator[Case]:
-        for network in ("separable", "inverted", "heads"):
+        for network in ("inverted", "heads"):
             for precision in ("float32", "int8"):
                 data = small_file(network, precision)
                 for row in range(len(getattr(File(data), table))):
@@ -120,7 +119,7 @@ def every_field(table: str) -> Callable[[], Iterator[Case]]:
                             where = ".".join(map(str, path))
                             yield Case(
                                 f"{network} {precision} {table}[{row}].{where} = {value}",
-                                file.sealed() if path != ("checksum",) else bytes(file.data),
+                                sealed(file.data) if path != ("checksum",) else bytes(file.data),
                             )
 
     return cases
@@ -146,7 +145,7 @@ def hostile() -> Iterator[Case]:
     def case(network: str, precision: str, expected: str, spoil: Callable[[File], None]) -> Case:
         file = File(small_file(network, precision))
         spoil(file)
-        return Case(f"{network} {precision}: {expected}", file.sealed(), expected)
+        return Case(f"{network} {precision}: {expected}", sealed(file.data), expected)
 
     def put(file: File, offset: int, value: np.generic) -> None:
         file.data[offset : offset + value.nbytes] = value.tobytes()
@@ -188,7 +187,7 @@ def hostile() -> Iterator[Case]:
     def name(file: File) -> None:
         file.outputs["name"][1] = file.outputs["name"][0]
 
-    yield case("inverted", "float32", "step 2 (block): expand weights: offset", swap)
+    yield case("inverted", "float32", "overlaps step 2: expand weights", swap)
     yield case("inverted", "float32", "step 0 (conv): project weights: offset", wide)
     yield case("inverted", "float32", "step 1 (block): input 0: value 2: only values 0 to 1", cycle)
     yield case("inverted", "float32", "step 1 (block): project weights: offset 1048576 + ", past)
@@ -220,7 +219,7 @@ def test_files_are_refused_or_run(group: str) -> None:
     last = lines[-1] if lines else "nothing"
     assert done.returncode == 0, f"{done.returncode} at {last}\n{done.stderr}"
     results = [json.loads(line) for line in lines]
-    assert len(results) % 2 == 0 and len(results) >= 24
+    assert len(results) >= 24
     wrong = []
     for (name, expected), (kind, text) in zip(results[::2], results[1::2], strict=True):
         known = not expected or any(part in text for part in expected.split("|"))

@@ -16,8 +16,6 @@ using ull = unsigned long long;
 constexpr uint32_t kUnsupportedResize = kNone;  // pictures are prepared by another rule
 
 bool check_header(const uint8_t* bytes, size_t size, std::string* error) {
-  if (size < sizeof(FileHeader))
-    return fail(error, "%llu bytes are too few for a model file", static_cast<ull>(size));
   const auto& header = *reinterpret_cast<const FileHeader*>(bytes);
   if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0)
     return fail(error, "not a model file of the engine: it does not begin with MBNET");
@@ -134,6 +132,8 @@ bool check_outputs(const File& file, std::string* error) {
 }  // namespace
 
 bool parse(const uint8_t* bytes, size_t size, File* file, std::string* error) {
+  if (size < sizeof(FileHeader))
+    return fail(error, "%llu bytes are too few for a model file", static_cast<ull>(size));
   if (reinterpret_cast<uintptr_t>(bytes) % kAlign != 0)
     return fail(error, "the file's bytes are not %zu-byte aligned in memory", kAlign);
   if (!check_header(bytes, size, error)) return false;

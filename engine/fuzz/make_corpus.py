@@ -17,8 +17,10 @@ RANDOM = np.random.default_rng(0)
 
 
 def filter(outputs: int, inputs: int, kernel: int = 1) -> Filter:
+    shape = (outputs, inputs, kernel, kernel)
+    weight = RANDOM.normal(size=shape, scale=(inputs * kernel**2) ** -0.5)
     return Filter(
-        weight=RANDOM.normal(size=(outputs, inputs, kernel, kernel)).astype(np.float32),
+        weight=weight.astype(np.float32),
         bias=RANDOM.normal(size=outputs).astype(np.float32),
     )
 

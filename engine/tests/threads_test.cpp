@@ -76,11 +76,12 @@ float error_of(Precision precision) {
                                             : kError;
 }
 
-void alone_and_together() {
+void alone_and_together(bool brief) {
   for (auto precision : {Precision::float32, Precision::bfloat16, Precision::int8}) {
     const Loaded loaded(precision);
     for (const char* const* isa = mobilenet_isas(); *isa; ++isa)
       for (auto [height, width] : {std::pair{16, 16}, {96, 61}, {33, 128}}) {
+        if (brief && height > 16) continue;
         const Planned alone(loaded.model, height, width, 1, *isa);
         for (int threads : {2, 3, 4}) {
           const Planned together(loaded.model, height, width, threads, *isa);
@@ -93,19 +94,19 @@ void alone_and_together() {
   }
 }
 
-void many_engines() {
+void many_engines(int runs) {
   const Loaded loaded(Precision::int8);
   const std::vector<float> expected = Planned(loaded.model, 40, 40, 1, nullptr).run(2, 9);
   std::vector<std::thread> callers;
   for (int caller = 0; caller < 4; ++caller)
     callers.emplace_back([&, caller] {
       const Planned engine(loaded.model, 40, 40, 1 + caller, nullptr);
-      for (int i = 0; i < 25; ++i) compare(engine.run(2, 9), expected, 0, "many engines");
+      for (int i = 0; i < runs; ++i) compare(engine.run(2, 9), expected, 0, "many engines");
     });
   for (auto& caller : callers) caller.join();
 }
 
-void one_engine() {
+void one_engine(int runs) {
   const Loaded loaded(Precision::float32);
   const Planned engine(loaded.model, 24, 24, 2, nullptr);
   std::vector<std::thread> callers;
@@ -113,7 +114,7 @@ void one_engine() {
     callers.emplace_back([&, caller] {
       const auto seed = static_cast<uint32_t>(caller);
       const std::vector<float> expected = engine.run(1, seed);
-      for (int i = 0; i < 25; ++i) compare(engine.run(1, seed), expected, kError, "one engine");
+      for (int i = 0; i < runs; ++i) compare(engine.run(1, seed), expected, kError, "one engine");
     });
   for (auto& caller : callers) caller.join();
 }
@@ -121,11 +122,13 @@ void one_engine() {
 }  // namespace
 }  // namespace mobilenet
 
-int main() {
+// threads_test [brief]: only so much as valgrind can do in a minute
+int main(int argc, char**) {
   using namespace mobilenet;
+  const bool brief = argc > 1;
   Pool::assume_cores(4);
-  alone_and_together();
-  many_engines();
-  one_engine();
+  alone_and_together(brief);
+  many_engines(brief ? 2 : 25);
+  one_engine(brief ? 2 : 25);
   std::puts("threads: all hold");
 }
