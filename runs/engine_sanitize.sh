@@ -9,7 +9,7 @@ build=$1
 
 build_tests() {  # FOLDER SANITIZERS
   cmake -S . -B "$build/$1" -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=None \
-    -DCMAKE_CXX_FLAGS="-O1 -g1" -DMOBILENET_TESTS=ON -DMOBILENET_SANITIZE="$2"
+    -DCMAKE_CXX_FLAGS="-O1 -g1 -gdwarf-4" -DMOBILENET_TESTS=ON -DMOBILENET_SANITIZE="$2"
   cmake --build "$build/$1" --parallel "$(nproc)"
 }
 
@@ -20,7 +20,7 @@ build_tests thread thread
 ctest --test-dir "$build/thread" --output-on-failure --tests-regex "pool|threads"
 
 build_tests plain ""
-for test in "kernels_test 3" "threads_test brief"; do
+for test in "kernels_test 30" "threads_test brief"; do
   # shellcheck disable=SC2086
   valgrind --quiet --error-exitcode=1 "$build/plain/engine/tests/"$test
 done

@@ -43,13 +43,18 @@ bool Event::spin(uint32_t old, const Patience& patience) const {
     }
     return changed(old);
   }
-  using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::microseconds(patience.microseconds);
-  do {
+  auto looks = [&] {
     for (int i = 0; i < kLooks; ++i) {
       if (changed(old)) return true;
       relax();
     }
+    return false;
+  };
+  if (looks()) return true;  // most are over before a clock could be read
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::microseconds(patience.microseconds);
+  do {
+    if (looks()) return true;
   } while (Clock::now() < end);
   return false;
 }
