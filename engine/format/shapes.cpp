@@ -77,7 +77,7 @@ class Sizer {
     return fits(s, in, *out, reason);
   }
 
-  // The map written, what a block holds inside, and the total so far.
+  // The map written, what a block or a convolution holds inside, and the total so far.
   bool fits(const StepRecord& s, const Shape& in, const Shape& out, std::string* reason) {
     const int64_t written = elements(out.channels, out.height, out.width);
     int64_t inside = 0, padded = 0;
@@ -86,6 +86,8 @@ class Sizer {
       const int64_t reach = int64_t{s.dilation} * (s.kernel - 1) + s.stride;
       inside = elements(s.expanded, out.height, out.width);
       padded = elements(s.expanded, in.height + reach, in.width + reach);
+    } else if (static_cast<StepKind>(s.kind) == StepKind::conv) {  // a row's inputs, gathered
+      padded = conv_inputs(s.in_channels, static_cast<int>(s.kernel), false) * out.width;
     }
     for (int64_t count : {written, inside, padded})
       if (count >= kMaxElements)

@@ -399,6 +399,10 @@ void sizes() {
   wide.output(wide.block(wide.conv(0, 16), shape), "out");
   refused(wide, 512, 512, "step 1 (block): a map of");
 
+  Model gathered(Precision::float32);  // wide in a row of a dense convolution
+  gathered.output(gathered.conv(gathered.conv(0, 4096), 1, 31), "out");
+  refused(gathered, 2, 1024, "step 1 (conv): a map of");
+
   Model reaching(Precision::float32);  // padding wider than the map
   shape = {65536, 16};
   shape.kernel = 31;

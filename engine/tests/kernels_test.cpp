@@ -119,7 +119,8 @@ struct Matrix {
     for (int n = 0; n < outputs; ++n)
       for (int k = 0; k < inputs; ++k) {
         const int64_t lane = n % kBlock;
-        const int64_t at = n / kBlock * panel + k / group * group * kBlock + lane * group + k % group;
+        const int64_t at =
+            n / kBlock * panel + k / group * group * kBlock + lane * group + k % group;
         const int whole = s.random.whole(-127, 127);
         own.set(at, s.int8() ? whole & 255 : s.random.real(-1, 1));
         sums[n] += whole;
@@ -557,7 +558,7 @@ int main(int argc, char** argv) {
     auto each = [&](Precision precision, const Arithmetic* arithmetic, const Arithmetic* twin) {
       // a set that lacks a precision has that of a lower one, which is tested under its own name
       const char* const* lower = isa + 1;
-      bool own = arithmetic;
+      bool own = arithmetic && arithmetic != twin;
       for (; own && *lower; ++lower) {
         const Kernels* other = choose_kernels(*lower, &error);
         own = arithmetic != other->float32 && arithmetic != other->bfloat16 &&

@@ -1,5 +1,6 @@
 // The pool under many callers, more threads than cores, pauses long enough to fall asleep, forks.
 // Numbers are passed between threads as plain memory: the thread sanitizer watches the barriers.
+#include <dlfcn.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -122,6 +123,27 @@ void closed() {
   }
 }
 
+// Unloading a library ends its threads first: they would run code that is no longer there.
+void reloads() {
+#if defined(MOBILENET_POOL_LIBRARY)
+  for (int round = 0; round < 50; ++round) {
+    void* library = dlopen(MOBILENET_POOL_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    CHECK(library, "%s", dlerror());
+    const auto run = reinterpret_cast<int (*)(int, int)>(dlsym(library, "run_pool"));
+    CHECK(run, "%s", dlerror());
+    for (int threads : {1, 3, 2}) {
+      const int ran = run(3, threads);
+      CHECK(ran == threads, "%d of %d threads", ran, threads);
+    }
+    if (round % 3 == 0) pause(300);  // asleep
+    CHECK(dlclose(library) == 0, "%s", dlerror());
+#if defined(__clang__)  // what GCC marks as unique is never unloaded
+    CHECK(!dlopen(MOBILENET_POOL_LIBRARY, RTLD_NOW | RTLD_NOLOAD), "it is still loaded");
+#endif
+  }
+#endif
+}
+
 double processor_seconds() {
   rusage used;
   getrusage(RUSAGE_SELF, &used);
@@ -192,6 +214,7 @@ int main() {
   many_callers(crowded, 1500);
   nested();
   closed();
+  reloads();
   idle_uses_nothing();
   forks();
   std::puts("pool: all hold");

@@ -63,8 +63,8 @@ struct Inputs {
 };
 
 template <class T, int Rows, int Columns>
-MOBILENET_INLINE void multiply(const Inputs* in, int64_t in_plane, int steps, const uint8_t* weights,
-                               int64_t panel, const void* bias) {
+MOBILENET_INLINE void multiply(const Inputs* in, int64_t in_plane, int steps,
+                               const uint8_t* weights, int64_t panel, const void* bias) {
   const uint8_t* first = static_cast<const uint8_t*>(bias);
   const uint8_t *a = in[0].at, *b = in[Rows - 1].at;
   const uint8_t *v = weights, *w = weights + panel;

@@ -1,5 +1,5 @@
-// The table of the AVX-512 kernels: 32 registers, so tiles of 9 pixels by 48 outputs, or 14 by 32.
-// Every panel is a register: no part of one is computed in vain.
+// The table of the AVX-512 kernels: 32 registers, so tiles of 7 pixels by 48 outputs, which a map of
+// a 224 pixel image is a multiple of, or of 14 by 32. No panel of 16 outputs is computed in vain.
 #include "../generic/depthwise.h"
 #include "../generic/elementwise.h"
 #include "../generic/pointwise_f32.h"
@@ -19,7 +19,7 @@ void pointwise_f32(const Pointwise& g) {
   for (int panel = 0; panel < panels;) {
     const int left = panels - panel;
     if (left == 3 || left > 4) {
-      generic::pointwise_panels<Vector, 3, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9>(g, panel);
+      generic::pointwise_panels<Vector, 3, 1, 1, 2, 3, 4, 5, 6, 7>(g, panel);
       panel += 3;
     } else if (left > 1) {
       generic::pointwise_panels<Vector, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14>(g,

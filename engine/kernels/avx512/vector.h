@@ -24,8 +24,8 @@ struct Vector {
   static MOBILENET_INLINE Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
   static MOBILENET_INLINE Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
   static MOBILENET_INLINE Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
-  // sum += a * b in place. Written out, because gcc otherwise picks forms that overwrite a or b, and
-  // runs out of registers for the sums.
+  // sum += a * b in place. Written out, because gcc otherwise picks forms that overwrite a or b,
+  // and runs out of registers for the sums.
   static MOBILENET_INLINE void accumulate(Float& sum, Float a, Float b) {
 #if MOBILENET_EMULATE
     sum = fma(a, b, sum);

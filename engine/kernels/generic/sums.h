@@ -1,7 +1,7 @@
 // Sums that lie in memory become outputs: of the kernels whose sums fill all registers, or tiles.
 //
-// sums[pixel][16] of one panel of outputs, biases included, int32 or float32; vectors are as wide as
-// a panel.
+// sums[pixel][16] of one panel of outputs, biases included, int32 or float32; vectors are as wide
+// as a panel.
 #ifndef MOBILENET_GENERIC_SUMS_H
 #define MOBILENET_GENERIC_SUMS_H
 

@@ -2,8 +2,8 @@
 //
 //   14 pixels x 2 panels of 16 outputs     28 registers of sums, 2 of weights, 1 input in all lanes
 //
-// A tile's sums go through memory to be rounded and stored: the loop above has no register to spare,
-// and what follows it is written once for every size of tile.
+// A tile's sums go through memory to be rounded and stored: the loop has no register to spare, and
+// what follows it is written once for tiles of every size.
 #ifndef MOBILENET_VNNI_POINTWISE_H
 #define MOBILENET_VNNI_POINTWISE_H
 
