@@ -36,6 +36,7 @@ class Planner {
       plan_.maps[map_of_[output.value]].last = static_cast<int>(plan_.stages.size());
     }
     place_maps();
+    place_rows();
     place_scratch();
     plan_.owned = std::move(program_.owned);
   }
@@ -264,9 +265,23 @@ class Planner {
     return (rows - 1) * s.stride + (s.kernel - 1) * s.dilation + 1;
   }
 
-  void schedule(Stage* s) const {
-    int band = s->out_height;
-    while (band > 1 && working_set(*s, band) > cache_) band = (band + 1) / 2;
+  void schedule(Stage* s) const { set_band(s, least_band(*s)); }
+
+  // The rows of the least band: with fewer pixels the weights, read again for each band, would cost
+  // more than what they are multiplied with. Rows that are more than the cache holds cost as much.
+  int least_band(const Stage& s) const {
+    constexpr int kPixels = 98;  // half of a map of 14 x 14
+    int band = s.out_height;
+    auto half = [&] { return (band + 1) / 2; };
+    while (band > 1 && (half() * s.out_width >= kPixels || working_set(s, band) > most()))
+      band = half();
+    return band;
+  }
+
+  // Of a band; a little beyond the cache is cheaper than another band.
+  size_t most() const { return cache_ + cache_ / 2; }
+
+  void set_band(Stage* s, int band) const {
     s->alone = with_band(*s, band, false);
     // several threads: rows where there are many, else channels of the whole map
     const bool by_channels = threads_ > 1 && s->out_height < 28 && !s->residual_ring;
@@ -318,39 +333,83 @@ class Planner {
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
       return plan_.maps[a].bytes > plan_.maps[b].bytes;
     });
-    std::vector<int> placed;
-    size_t end = 0;
     for (int i : order) {
       Map& map = plan_.maps[i];
-      std::vector<std::pair<size_t, size_t>> taken;
-      for (int j : placed) {
-        const Map& other = plan_.maps[j];
-        if (other.first <= map.last && map.first <= other.last)
-          taken.emplace_back(other.offset, other.offset + other.bytes);
-      }
-      std::sort(taken.begin(), taken.end());
-      size_t offset = 0;
-      for (const auto& [from, to] : taken) {
-        if (offset + map.bytes <= from) break;
-        offset = std::max(offset, to);
-      }
-      map.offset = offset;
-      end = std::max(end, offset + map.bytes);
-      placed.push_back(i);
+      map.offset = gap(map.first, map.last, map.bytes);
+      maps_end_ = std::max(maps_end_, map.offset + map.bytes);
+      placed_.push_back(i);
     }
-    plan_.shared_bytes = end;
   }
 
+  // The lowest place for so many bytes that no map uses between two stages.
+  size_t gap(int first, int last, size_t bytes) const {
+    std::vector<std::pair<size_t, size_t>> taken;
+    for (int i : placed_) {
+      const Map& map = plan_.maps[i];
+      if (map.first <= last && first <= map.last)
+        taken.emplace_back(map.offset, map.offset + map.bytes);
+    }
+    std::sort(taken.begin(), taken.end());
+    size_t offset = 0;
+    for (const auto& [from, to] : taken) {
+      if (offset + bytes <= from) break;
+      offset = std::max(offset, to);
+    }
+    return offset;
+  }
+
+  // A stage's ring and depthwise rows, between the maps that live then. What the largest stage needs
+  // for the least bands is there for all: the others take higher ones, as long as that does it.
+  void place_rows() {
+    size_t end = maps_end_;
+    for (Stage& s : plan_.stages) end = std::max(end, place_rows(&s));
+    for (Stage& s : plan_.stages) {
+      if (s.kind != StageKind::fused) continue;
+      const Stage least = s;
+      int band = s.out_height;
+      for (; band > least.alone.band; band = (band + 1) / 2) {
+        if (working_set(s, band) > most()) continue;
+        set_band(&s, band);
+        if (place_rows(&s) <= end) break;
+        s = least;
+      }
+    }
+    plan_.bytes = end;
+  }
+
+  // Returns where they end.
+  size_t place_rows(Stage* s) const {
+    size_t ring = 0, depthwise = 0;
+    if (s->kind == StageKind::fused) {
+      for (const Schedule* schedule : {&s->alone, &s->together}) {
+        ring = std::max(ring, ring_bytes(*s, *schedule));
+        if (!s->squeeze && s->projects && !schedule->by_channels)
+          depthwise = std::max(depthwise, static_cast<size_t>(schedule->band) * s->out_width *
+                                              padded(s->expanded) * arithmetic_.map_bytes);
+      }
+    } else if (s->kind == StageKind::pooled) {  // one chunk of outputs over all pixels
+      ring = padded(s->chunk) * plan_.maps[s->in[0]].pixels() * arithmetic_.map_bytes;
+    } else if (s->kind == StageKind::dense) {  // one output row's inputs, gathered
+      ring = padded(s->in_channels) * plan_.maps[s->out].width * arithmetic_.map_bytes;
+    } else {
+      return 0;
+    }
+    ring = room(ring);
+    depthwise = room(depthwise);
+    const int now = static_cast<int>(s - plan_.stages.data());
+    s->ring = gap(now, now, ring + depthwise);
+    s->depthwise = s->ring + ring;
+    return s->depthwise + depthwise;
+  }
+
+  // A line more, for kernels that read past the end of the last pixel.
+  static size_t room(size_t bytes) { return aligned(bytes) + kAlign; }
+
   void place_scratch() {
-    size_t ring = 0, depthwise = 0, table = 0, planes = 0, zeros = 0, rows = 0, stem_rows = 0;
-    size_t squeezed = 0, vector = 0;
+    size_t table = 0, planes = 0, zeros = 0, rows = 0, stem_rows = 0, squeezed = 0, vector = 0;
     for (const Stage& s : plan_.stages) {
       if (s.kind == StageKind::fused) {
         for (const Schedule* schedule : {&s.alone, &s.together}) {
-          ring = std::max(ring, ring_bytes(s, *schedule));
-          if (!s.squeeze && s.projects && !schedule->by_channels)
-            depthwise = std::max(depthwise, static_cast<size_t>(schedule->band) * s.out_width *
-                                                padded(s.expanded) * arithmetic_.map_bytes);
           table = std::max(table, static_cast<size_t>(schedule->ring_rows) * s.in_width);
           table = std::max(table, static_cast<size_t>(schedule->band) * s.out_width);
           rows = std::max(rows, static_cast<size_t>(schedule->ring_rows));
@@ -364,39 +423,26 @@ class Planner {
         zeros = std::max(zeros, row);
         stem_rows = std::max(stem_rows, static_cast<size_t>(3 * s.stem_kernel));
       }
-      if (s.kind == StageKind::pooled)  // one chunk of outputs over all pixels
-        ring = std::max(ring, padded(s.chunk) * plan_.maps[s.in[0]].pixels() *
-                                  arithmetic_.map_bytes);
-      if (s.kind == StageKind::dense)  // one output row's inputs, gathered
-        ring = std::max(ring, padded(s.in_channels) * plan_.maps[s.out].width *
-                                  arithmetic_.map_bytes);
       if (s.kind == StageKind::pool || s.kind == StageKind::pooled)
         vector = std::max(vector, padded(s.chunk) * sizeof(float));
     }
-    plan_.sums_stride = aligned(squeezed + kAlign);
-    plan_.sums = plan_.shared_bytes;
-    plan_.squeezed = plan_.sums + threads_ * plan_.sums_stride;
-    plan_.gates = plan_.squeezed + plan_.sums_stride;
-    plan_.shared_bytes = plan_.gates + plan_.sums_stride;
-
-    Scratch& at = plan_.scratch;
-    size_t end = 0;
     auto put = [&](size_t bytes) {
-      size_t offset = end;
-      // a line more, for kernels that read past the end of the last pixel
-      end += aligned(bytes) + kAlign;
+      const size_t offset = plan_.bytes;
+      plan_.bytes += bytes;
       return offset;
     };
-    at.ring = put(ring);
-    at.depthwise = put(depthwise);
-    at.table = put(table * sizeof(int32_t));
-    at.places = put(rows * sizeof(int32_t));
-    at.rows = put(rows * sizeof(const float*));
-    at.stem_rows = put(stem_rows * sizeof(const float*));
-    at.planes = put(planes);
-    at.zeros = put(zeros);
-    at.vector = put(std::max(vector, squeezed));
-    at.bytes = end;
+    plan_.sums_stride = room(squeezed);
+    plan_.sums = put(threads_ * plan_.sums_stride);
+    plan_.squeezed = put(plan_.sums_stride);
+    plan_.gates = put(plan_.sums_stride);
+    Scratch& at = plan_.scratch;
+    at.table = put(room(table * sizeof(int32_t)));
+    at.places = put(room(rows * sizeof(int32_t)));
+    at.rows = put(room(rows * sizeof(const float*)));
+    at.stem_rows = put(room(stem_rows * sizeof(const float*)));
+    at.planes = put(room(planes));
+    at.zeros = put(room(zeros));
+    at.vector = put(room(std::max(vector, squeezed)));
   }
 
   static size_t ring_bytes(const Stage& s, const Schedule& schedule) {
@@ -417,6 +463,8 @@ class Planner {
   Plan& plan_;
   std::vector<int> map_of_;
   std::vector<char> deferred_, done_;
+  std::vector<int> placed_;  // maps
+  size_t maps_end_ = 0;
 };
 
 }  // namespace

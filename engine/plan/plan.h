@@ -100,14 +100,14 @@ struct Stage {
   float mean_scale = 1;        // float32 or int8 factor of the sum over the pixels
   float gate_ratio = 1;
   int depthwise_map = -1;      // the whole depthwise map, where project cannot run band by band
+  size_t ring = 0;             // the expanded rows; also the outputs pooled, the inputs gathered
+  size_t depthwise = 0;        // a band's depthwise rows
   Schedule alone, together;
   Activation after = Activation::none;  // sigmoid
 };
 
-// Offsets within one thread's scratch.
+// What a thread keeps for itself besides a stage's ring and depthwise rows.
 struct Scratch {
-  size_t ring = 0;       // the expanded rows; also the outputs that are pooled, the inputs gathered
-  size_t depthwise = 0;  // a band's depthwise rows
   size_t table = 0;      // int32 places of pixels in the ring
   size_t places = 0;     // int32 places of rows in the ring
   size_t rows = 0;       // pointers to them
@@ -115,7 +115,6 @@ struct Scratch {
   size_t planes = 0;     // those rows
   size_t zeros = 0;      // a row of padding
   size_t vector = 0;     // channels: sums, or means
-  size_t bytes = 0;
 };
 
 struct PlannedOutput {
@@ -123,6 +122,8 @@ struct PlannedOutput {
   int map;
 };
 
+// All places are offsets in an arena, of which every thread has one. Threads that work together keep
+// the maps in the first thread's, and the rest in their own.
 struct Plan {
   Precision precision;
   const Arithmetic* arithmetic;
@@ -131,8 +132,8 @@ struct Plan {
   std::vector<Map> maps;
   std::vector<Stage> stages;
   std::vector<PlannedOutput> outputs;
-  size_t shared_bytes = 0;  // maps, and what all threads read
-  size_t sums = 0, squeezed = 0, gates = 0;  // in the shared part
+  size_t bytes = 0;         // of an arena
+  size_t sums = 0, squeezed = 0, gates = 0;  // with the maps
   size_t sums_stride = 0;  // bytes from one thread's sums to the next
   Scratch scratch;
   std::vector<std::unique_ptr<uint8_t[]>> owned;  // widened or corrected numbers
@@ -145,8 +146,7 @@ struct Plan {
   }
 };
 
-// `threads` is the most that will run it together, `cache` the bytes of cache that a band should
-// keep to. False with a message where the size cannot be.
+// `threads` is the most that will run it together, `cache` the bytes of a core's own cache. False with a message where the size cannot be.
 bool make_plan(const File& file, const Kernels& kernels, int height, int width, int threads,
                size_t cache, Plan* plan, std::string* error);
 

@@ -13,14 +13,14 @@
 namespace mobilenet {
 namespace {
 
-// Of this core's own caches: what a band may use without meeting the next core's.
+// Of a core's own cache.
 size_t cache_bytes() {
   long level2 = 0;
 #if defined(_SC_LEVEL2_CACHE_SIZE)
   level2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #endif
   if (level2 <= 0) level2 = 512 << 10;
-  return static_cast<size_t>(level2) / 2;
+  return static_cast<size_t>(level2);
 }
 
 // The maps of one image to plain NCHW floats.
@@ -53,7 +53,7 @@ struct Job {
 
   void one(int index, uint8_t* own, int thread, int threads, Barrier* barrier) const {
     uint8_t* shared = threads > 1 ? arena : own;
-    Walk(*plan, shared, own + plan->shared_bytes, thread, threads, barrier,
+    Walk(*plan, shared, own, thread, threads, barrier,
          images + index * image_floats(), nullptr)
         .run();
     if (thread) return;
@@ -104,7 +104,7 @@ std::unique_ptr<Engine> Engine::plan(const File& file, const EngineOptions& opti
   }
   engine->isa_ = kernels->name;
   engine->threads_ = threads;
-  engine->stride_ = (plan.shared_bytes + plan.scratch.bytes + 4095) / 4096 * 4096;
+  engine->stride_ = (plan.bytes + 4095) / 4096 * 4096;
   engine->arena_bytes_ = engine->stride_ * threads;
   engine->arena_ = Arena(engine->arena_bytes_);
   return engine;
@@ -119,7 +119,7 @@ std::vector<PartProfile> Engine::profile(const float* image, int runs) {
   std::vector<double> seconds(plan_.stages.size() * kParts);
   uint8_t* arena = arena_.data();
   for (int i = 0; i < runs; ++i)
-    Walk(plan_, arena, arena + plan_.shared_bytes, 0, 1, nullptr, image, seconds.data()).run();
+    Walk(plan_, arena, arena, 0, 1, nullptr, image, seconds.data()).run();
   std::vector<PartProfile> found;
   for (size_t i = 0; i < plan_.stages.size(); ++i) {
     const Stage& s = plan_.stages[i];

@@ -35,7 +35,7 @@ void Walk::fused(const Stage& s) {
 // Output rows [from, to), band by band; rows of the ring that the next band needs stay in it.
 void Walk::rows(const Stage& s, const Schedule& schedule, int from, int to) {
   if (from >= to) return;
-  float* ring = own<float>(plan.scratch.ring);
+  float* ring = own<float>(s.ring);
   clear_sides(s, schedule);
   const bool into_map = s.squeeze || !s.projects;
   const int target = s.projects ? s.depthwise_map : s.out;
@@ -50,7 +50,7 @@ void Walk::rows(const Stage& s, const Schedule& schedule, int from, int to) {
     if (s.source == Source::expand) pixels_in_ring(s, schedule, begin, end, s.in_width);
 
     const int64_t start = static_cast<int64_t>(row) * s.out_width;
-    uint8_t* out = own<uint8_t>(plan.scratch.depthwise);
+    uint8_t* out = own<uint8_t>(s.depthwise);
     int block = plan.block_of(s.expanded);
     int64_t plane = static_cast<int64_t>(band) * s.out_width * block;
     if (into_map) {
@@ -97,7 +97,7 @@ void Walk::channels(const Stage& s) {
   for (int i = share(chunks, thread); i < share(chunks, thread + 1); ++i) {
     const int channel = i * s.chunk;
     const int count = std::min(s.chunk, s.expanded - channel);
-    float* ring = own<float>(plan.scratch.ring);
+    float* ring = own<float>(s.ring);
     produce(s, schedule, channel, count, 0, end, ring);
     charge(Part::produce);
     filter(s, schedule, channel, count, 0, s.out_height, ring, at(target), map(target).plane,
@@ -108,7 +108,7 @@ void Walk::channels(const Stage& s) {
 
 // The ring's padding columns, left and right of the rows.
 void Walk::clear_sides(const Stage& s, const Schedule& schedule) {
-  float* ring = own<float>(plan.scratch.ring);
+  float* ring = own<float>(s.ring);
   const int held = schedule.reuse_ring ? std::min(s.chunk, s.expanded) : s.expanded;
   const int right = s.columns - s.pad_left - s.in_width;
   for (int row = 0; row < blocks(held) * schedule.ring_rows; ++row) {

@@ -212,7 +212,7 @@ void Walk::pooled(const Stage& s) {
   const Map& in = map(s.in[0]);
   const int block = plan.block_of(s.chunk);
   const int chunks = (s.outputs + s.chunk - 1) / s.chunk;
-  uint8_t* buffer = own<uint8_t>(plan.scratch.ring);
+  uint8_t* buffer = own<uint8_t>(s.ring);
   float* sums = own<float>(plan.scratch.vector);
   for (int i = share(chunks, thread); i < share(chunks, thread + 1); ++i) {
     const int channel = i * s.chunk;
@@ -376,7 +376,7 @@ void Walk::padding(uint8_t* to, int32_t zero) const {
 void Walk::dense(const Stage& s) {
   const Map &in = map(s.in[0]), &out = map(s.out);
   const int bytes = plan.arithmetic->map_bytes;
-  uint8_t* gathered = own<uint8_t>(plan.scratch.ring);
+  uint8_t* gathered = own<uint8_t>(s.ring);
   const int block = plan.block_of(s.in_channels);
   const int64_t plane = static_cast<int64_t>(out.width) * block;
   // the last block's lanes behind the last tap are read, and never written

@@ -10,13 +10,13 @@ namespace mobilenet {
 
 class Walk {
  public:
-  // `shared` holds the maps, `scratch` is this thread's; no barrier for one thread; `seconds` is
-  // null, or [stages][kParts] to which the time of every part is added.
-  Walk(const Plan& plan, uint8_t* shared, uint8_t* scratch, int thread, int threads,
+  // `shared` is the arena of the maps, `arena` this thread's; no barrier for one thread; `seconds`
+  // is null, or [stages][kParts] to which the time of every part is added.
+  Walk(const Plan& plan, uint8_t* shared, uint8_t* arena, int thread, int threads,
        Barrier* barrier, const float* image, double* seconds)
       : plan(plan),
         shared(shared),
-        scratch(scratch),
+        arena(arena),
         thread(thread),
         threads(threads),
         barrier(barrier),
@@ -63,7 +63,7 @@ class Walk {
   }
   template <class T>
   T* own(size_t offset) const {
-    return reinterpret_cast<T*>(scratch + offset);
+    return reinterpret_cast<T*>(arena + offset);
   }
   template <class T>
   T* common(size_t offset) const {
@@ -94,7 +94,7 @@ class Walk {
 
   const Plan& plan;
   uint8_t* const shared;
-  uint8_t* const scratch;
+  uint8_t* const arena;
   const int thread, threads;
   Barrier* const barrier;
   const float* const image;

@@ -38,14 +38,13 @@ Model ragged(Precision precision) {
   return m;
 }
 
-// The outputs' maps after an inference in an arena whose maps and scratch begin as `fill`.
+// The outputs' maps after an inference in an arena that begins as `fill`.
 std::vector<uint8_t> answer(const Plan& plan, const std::vector<float>& image, int fill) {
-  Arena arena(plan.shared_bytes + plan.scratch.bytes);
-  uint8_t* scratch = arena.data() + plan.shared_bytes;
-  std::memset(arena.data(), fill, plan.shared_bytes);
-  std::memset(scratch, fill, plan.scratch.zeros);  // a row of padding is zeros from the start
-  std::memset(scratch + plan.scratch.vector, fill, plan.scratch.bytes - plan.scratch.vector);
-  Walk(plan, arena.data(), scratch, 0, 1, nullptr, image.data(), nullptr).run();
+  Arena arena(plan.bytes);
+  uint8_t* const zeros = arena.data() + plan.scratch.zeros;
+  std::memset(arena.data(), fill, plan.bytes);
+  std::memset(zeros, 0, plan.scratch.vector - plan.scratch.zeros);  // a row of padding, from the start
+  Walk(plan, arena.data(), arena.data(), 0, 1, nullptr, image.data(), nullptr).run();
   std::vector<uint8_t> bytes;
   for (const PlannedOutput& output : plan.outputs) {
     const Map& m = plan.maps[output.map];

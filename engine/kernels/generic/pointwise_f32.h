@@ -14,6 +14,8 @@
 namespace mobilenet {
 namespace generic {
 
+constexpr int kLine = 64;  // bytes that a cache loads together
+
 // M pixels, P panels, L vectors of each panel (fewer than 16 / width where outputs end early).
 // Not inlined: in a loop over tiles the compiler would keep the bounds in registers that the
 // accumulators need.
@@ -50,7 +52,12 @@ __attribute__((noinline)) void pointwise_tile(const Pointwise& g, int pixel, int
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) w[p] += kBlock;
   };
-  for (int left = g.inputs; left > 0; left -= kBlock) {
+  // Every tile asks for a share of the next panel, which lies further away than this one. A line for
+  // a block of inputs: more at once stalls the loads that are waited for.
+  const char* next = static_cast<const char*>(g.weights) + (panel + P) * g.panel +
+                     static_cast<int64_t>(pixel / M) * (g.inputs / kBlock) * kLine;
+  for (int left = g.inputs; left > 0; left -= kBlock, next += kLine) {
+    __builtin_prefetch(next, 0, 2);
     if (left >= kBlock) {
       for (int k = 0; k < kBlock; k += 4) {
         step(k);
