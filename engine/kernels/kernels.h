@@ -32,6 +32,8 @@ struct Rounding {
 };
 
 // out[n][p] = activation(bias[n] + sum over k of in[k][p] * weights[n][k]) (+ residual[n][p])
+//
+// The residual may be the output: every number of it is read once, before its sum is stored.
 struct Pointwise {
   const void* in;
   int64_t in_plane;

@@ -247,6 +247,58 @@ class Planner {
       plan_.maps[s->depthwise_map].last = static_cast<int>(plan_.stages.size());
     }
     s->out = make_map(s->projects ? project->out : n.out);
+    if (in_place(*s)) plan_.maps[s->out].over = s->in[0];
+    if (s->source == Source::copy) feed_from(n.in[0], s);
+    if (s->source == Source::expand) feed_from(node(producer).in[0], s);
+  }
+
+  // Whether a residual's sum may take its input's place: nobody else reads that, and rows are
+  // written behind those that are still to be expanded. Threads that share the rows read their
+  // neighbours'.
+  bool in_place(const Stage& s) const {
+    if (s.source != Source::expand || s.residual < 0 || s.residual != s.in[0]) return false;
+    if (threads_ > 1 && !s.squeeze && !s.together.by_channels) return false;
+    for (size_t v = 0; v < map_of_.size(); ++v)
+      if (map_of_[v] == s.in[0])
+        return program_.values[v].readers.size() == 2 && !program_.values[v].output;
+    return false;
+  }
+
+  // Lets the stage that writes `v` compute its rows as this one needs them, where no other reads
+  // them, both have many, and it takes less memory than the whole map and either one's own rows.
+  void feed_from(int v, Stage* s) {
+    constexpr int kHeight = 28;  // smaller maps are better whole
+    if (s->residual >= 0 || s->out_height < kHeight) return;
+    if (value(v).output || value(v).readers.size() != 1) return;
+    const int writer = plan_.maps[s->in[0]].first;
+    Stage& f = plan_.stages[writer];
+    if (f.kind != StageKind::fused || f.squeeze || f.after != Activation::none) return;
+    Map& map = plan_.maps[f.out];
+    const Map whole = map;
+    const size_t apart = std::max(live(f), live(*s));
+    s->feeder = writer;
+    f.feeds = map.strip = true;
+    map.over = -1;
+    follow(*s);
+    if (live(*s) >= apart) {
+      s->feeder = -1;
+      f.feeds = false;
+      map = whole;
+      return;
+    }
+    // what it reads must be there when this stage has its turn
+    for (int i = writer; i >= 0; i = plan_.stages[i].feeder)
+      for (int m : {plan_.stages[i].in[0], plan_.stages[i].residual})
+        if (m >= 0) plan_.maps[m].last = static_cast<int>(plan_.stages.size());
+  }
+
+  // Bytes of the maps and rows that are there while a stage and what feeds it run.
+  size_t live(const Stage& s) const {
+    size_t bytes = ring_room(s) + depthwise_room(s);
+    if (plan_.maps[s.out].over < 0) bytes += plan_.maps[s.out].bytes;
+    if (s.residual >= 0 && s.residual != s.in[0]) bytes += plan_.maps[s.residual].bytes;
+    if (s.feeder >= 0) return bytes + live(plan_.stages[s.feeder]);
+    return s.in[0] >= 0 ? bytes + plan_.maps[s.in[0]].bytes : bytes;
   }
 
   // Bytes that a band of `rows` output rows walks through.
@@ -267,14 +319,31 @@ class Planner {
 
   void schedule(Stage* s) const { set_band(s, least_band(*s)); }
 
+  // Gives what feeds a stage its bands, the least or, with higher ones of the stage itself, what one
+  // of those reads; and the strip between them room.
+  void follow(const Stage& s) {
+    if (s.feeder < 0) return;
+    Stage& f = plan_.stages[s.feeder];
+    const int rows = std::max(s.alone.band, s.together.band);
+    int band = s.alone.band > least_band(s) ? std::min(rows * s.stride, f.out_height) : 1;
+    while (band > 1 && working_set(f, band) > most()) band = (band + 1) / 2;
+    set_band(&f, std::max(band, least_band(f)));
+    f.alone.reuse_ring = f.together.reuse_ring = false;  // it may run in pieces all the same
+    Map& strip = plan_.maps[f.out];
+    strip.plane = static_cast<int64_t>(std::min(ring_rows_of(s, rows), f.out_height)) *
+                  strip.width * strip.block;
+    strip.bytes = map_bytes(strip);
+    follow(f);
+  }
+
   // The rows of the least band: with fewer pixels the weights, read again for each band, would cost
   // more than what they are multiplied with. Rows that are more than the cache holds cost as much.
   int least_band(const Stage& s) const {
-    constexpr int kPixels = 98;  // half of a map of 14 x 14
+    constexpr int kPixels = 98;  // half of a map of 14 x 14; the mean of what is read and written
     int band = s.out_height;
     auto half = [&] { return (band + 1) / 2; };
-    while (band > 1 && (half() * s.out_width >= kPixels || working_set(s, band) > most()))
-      band = half();
+    auto pixels = [&](int rows) { return rows * (s.stride * s.in_width + s.out_width) / 2; };
+    while (band > 1 && (pixels(half()) >= kPixels || working_set(s, band) > most())) band = half();
     return band;
   }
 
@@ -309,13 +378,17 @@ class Planner {
     map.is_float = from.is_float;
     map.block = map.is_float ? kBlock : plan_.block_of(map.channels);
     map.plane = static_cast<int64_t>(map.pixels()) * map.block;
-    const size_t each = map.is_float ? sizeof(float) : arithmetic_.map_bytes;
-    // a block more than there is, so that a kernel may read past the last pixel's channels
-    map.bytes = aligned(static_cast<size_t>((map.channels + map.block - 1) / map.block) *
-                        map.plane * each + kAlign);
+    map.bytes = map_bytes(map);
     map.first = map.last = static_cast<int>(plan_.stages.size());
     plan_.maps.push_back(map);
     return map_of_[v] = static_cast<int>(plan_.maps.size()) - 1;
+  }
+
+  size_t map_bytes(const Map& map) const {
+    const size_t each = map.is_float ? sizeof(float) : arithmetic_.map_bytes;
+    // a block more than there is, so that a kernel may read past the last pixel's channels
+    return aligned(static_cast<size_t>((map.channels + map.block - 1) / map.block) * map.plane *
+                       each + kAlign);
   }
 
   int read_map(int v) {
@@ -328,22 +401,29 @@ class Planner {
 
   // The largest first, each at the lowest place that is free as long as it lives.
   void place_maps() {
-    std::vector<int> order(plan_.maps.size());
-    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      return plan_.maps[a].bytes > plan_.maps[b].bytes;
-    });
+    auto& maps = plan_.maps;
+    for (int i = static_cast<int>(maps.size()) - 1; i >= 0; --i)
+      if (maps[i].over >= 0)
+        maps[maps[i].over].last = std::max(maps[maps[i].over].last, maps[i].last);
+    std::vector<int> order;
+    for (size_t i = 0; i < maps.size(); ++i)
+      if (maps[i].over < 0 && !maps[i].strip) order.push_back(static_cast<int>(i));
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return maps[a].bytes > maps[b].bytes; });
     for (int i : order) {
-      Map& map = plan_.maps[i];
+      Map& map = maps[i];
       map.offset = gap(map.first, map.last, map.bytes);
       maps_end_ = std::max(maps_end_, map.offset + map.bytes);
       placed_.push_back(i);
     }
+    for (Map& map : maps)
+      if (map.over >= 0) map.offset = maps[map.over].offset;
   }
 
-  // The lowest place for so many bytes that no map uses between two stages.
-  size_t gap(int first, int last, size_t bytes) const {
-    std::vector<std::pair<size_t, size_t>> taken;
+  using Places = std::vector<std::pair<size_t, size_t>>;
+
+  // The lowest place for so many bytes that no map uses between two stages, nor who is named.
+  size_t gap(int first, int last, size_t bytes, Places taken = {}) const {
     for (int i : placed_) {
       const Map& map = plan_.maps[i];
       if (map.first <= last && first <= map.last)
@@ -358,48 +438,64 @@ class Planner {
     return offset;
   }
 
-  // A stage's ring and depthwise rows, between the maps that live then. What the largest stage needs
-  // for the least bands is there for all: the others take higher ones, as long as that does it.
+  // A stage's ring and depthwise rows, and those of what feeds it, lie between the maps that live
+  // then. What the largest stage needs for the least bands is there for all: the others take higher
+  // ones, as long as that does it.
   void place_rows() {
     size_t end = maps_end_;
     for (Stage& s : plan_.stages) end = std::max(end, place_rows(&s));
     for (Stage& s : plan_.stages) {
-      if (s.kind != StageKind::fused) continue;
-      const Stage least = s;
-      int band = s.out_height;
-      for (; band > least.alone.band; band = (band + 1) / 2) {
-        if (working_set(s, band) > most()) continue;
-        set_band(&s, band);
-        if (place_rows(&s) <= end) break;
-        s = least;
+      if (s.kind != StageKind::fused || s.feeds) continue;
+      const int least = s.alone.band;
+      for (int band = s.out_height;; band = (band + 1) / 2) {
+        if (band > least && working_set(s, band) > most()) continue;
+        set_band(&s, std::max(band, least));
+        if (place_rows(&s) <= end || band <= least) break;
       }
     }
     plan_.bytes = end;
   }
 
-  // Returns where they end.
-  size_t place_rows(Stage* s) const {
-    size_t ring = 0, depthwise = 0;
-    if (s->kind == StageKind::fused) {
-      for (const Schedule* schedule : {&s->alone, &s->together}) {
-        ring = std::max(ring, ring_bytes(*s, *schedule));
-        if (!s->squeeze && s->projects && !schedule->by_channels)
-          depthwise = std::max(depthwise, static_cast<size_t>(schedule->band) * s->out_width *
-                                              padded(s->expanded) * arithmetic_.map_bytes);
-      }
-    } else if (s->kind == StageKind::pooled) {  // one chunk of outputs over all pixels
-      ring = padded(s->chunk) * plan_.maps[s->in[0]].pixels() * arithmetic_.map_bytes;
-    } else if (s->kind == StageKind::dense) {  // one output row's inputs, gathered
-      ring = padded(s->in_channels) * plan_.maps[s->out].width * arithmetic_.map_bytes;
-    } else {
-      return 0;
-    }
-    ring = room(ring);
-    depthwise = room(depthwise);
+  // Returns where the last of them ends.
+  size_t place_rows(Stage* s) {
+    if (s->feeds) return 0;  // placed with its reader
+    follow(*s);
     const int now = static_cast<int>(s - plan_.stages.data());
-    s->ring = gap(now, now, ring + depthwise);
-    s->depthwise = s->ring + ring;
-    return s->depthwise + depthwise;
+    Places taken;
+    size_t end = 0;
+    auto put = [&](size_t bytes) {
+      const size_t offset = gap(now, now, bytes, taken);
+      if (bytes) taken.emplace_back(offset, offset + bytes);
+      end = std::max(end, offset + bytes);
+      return offset;
+    };
+    for (Stage* f = s;; f = &plan_.stages[f->feeder]) {
+      f->ring = put(ring_room(*f));
+      f->depthwise = put(depthwise_room(*f));
+      if (f != s) plan_.maps[f->out].offset = put(plan_.maps[f->out].bytes);
+      if (f->feeder < 0) return end;
+    }
+  }
+
+  size_t ring_room(const Stage& s) const {
+    switch (s.kind) {
+      case StageKind::fused:
+        return room(std::max(ring_bytes(s, s.alone), ring_bytes(s, s.together)));
+      case StageKind::pooled:  // one chunk of outputs over all pixels
+        return room(padded(s.chunk) * plan_.maps[s.in[0]].pixels() * arithmetic_.map_bytes);
+      case StageKind::dense:  // one output row's inputs, gathered
+        return room(padded(s.in_channels) * plan_.maps[s.out].width * arithmetic_.map_bytes);
+      default: return 0;
+    }
+  }
+
+  size_t depthwise_room(const Stage& s) const {
+    size_t rows = 0;
+    if (s.kind == StageKind::fused && s.projects && !s.squeeze)
+      for (const Schedule* schedule : {&s.alone, &s.together})
+        if (!schedule->by_channels)
+          rows = std::max(rows, static_cast<size_t>(schedule->band) * s.out_width);
+    return rows ? room(rows * padded(s.expanded) * arithmetic_.map_bytes) : 0;
   }
 
   // A line more, for kernels that read past the end of the last pixel.
@@ -436,6 +532,7 @@ class Planner {
     plan_.squeezed = put(plan_.sums_stride);
     plan_.gates = put(plan_.sums_stride);
     Scratch& at = plan_.scratch;
+    at.done = put(room(plan_.stages.size() * sizeof(int32_t)));
     at.table = put(room(table * sizeof(int32_t)));
     at.places = put(room(rows * sizeof(int32_t)));
     at.rows = put(room(rows * sizeof(const float*)));

@@ -12,6 +12,10 @@
 //         expand the input rows that are new into the ring; depthwise the band
 //     project the band
 //
+// Where only one such block reads another's output, and both are wide, even the narrow map between
+// them is never whole: for every band the first block computes the rows that the second is about to
+// expand, into a strip. It feeds it.
+//
 // Any pointwise convolution or stem that only a depthwise convolution reads takes the place of
 // expand: the stem in the first block, and in MobileNetV1 every pointwise convolution, so that V1
 // runs as stem+depthwise, then pointwise+depthwise twelve times.
@@ -46,6 +50,8 @@ struct Map {
   size_t bytes = 0;
   size_t offset = 0;      // in the arena
   int first = 0, last = -1;  // the stages between which it lives
+  int over = -1;             // the map whose place it takes, element by element
+  bool strip = false;        // only the rows that one band reads anew, in every thread's arena
 
   int pixels() const { return height * width; }
 };
@@ -100,6 +106,8 @@ struct Stage {
   float mean_scale = 1;        // float32 or int8 factor of the sum over the pixels
   float gate_ratio = 1;
   int depthwise_map = -1;      // the whole depthwise map, where project cannot run band by band
+  int feeder = -1;             // the stage that computes the rows of in[0], band by band
+  bool feeds = false;          // such a stage: it has no turn of its own
   size_t ring = 0;             // the expanded rows; also the outputs pooled, the inputs gathered
   size_t depthwise = 0;        // a band's depthwise rows
   Schedule alone, together;
@@ -108,6 +116,7 @@ struct Stage {
 
 // What a thread keeps for itself besides a stage's ring and depthwise rows.
 struct Scratch {
+  size_t done = 0;       // int32 of every stage: the row behind the last that its ring has seen
   size_t table = 0;      // int32 places of pixels in the ring
   size_t places = 0;     // int32 places of rows in the ring
   size_t rows = 0;       // pointers to them

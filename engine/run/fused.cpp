@@ -13,8 +13,7 @@ void Walk::fused(const Stage& s) {
   if (by_channels)
     channels(s);
   else
-    rows(s, threads > 1 ? s.together : s.alone, share(s.out_height, thread),
-         share(s.out_height, thread + 1));
+    rows(s, share(s.out_height, thread), share(s.out_height, thread + 1));
   const int depthwise = s.projects ? s.depthwise_map : s.out;
   if (s.squeeze) {
     wait();
@@ -33,56 +32,77 @@ void Walk::fused(const Stage& s) {
 }
 
 // Output rows [from, to), band by band; rows of the ring that the next band needs stay in it.
-void Walk::rows(const Stage& s, const Schedule& schedule, int from, int to) {
+void Walk::rows(const Stage& s, int from, int to) {
   if (from >= to) return;
+  start(s);
+  const int high = schedule_of(s).band;
+  for (int row = from; row < to; row += high) band(s, row, std::min(high, to - row), row);
+}
+
+// Makes ready for the first band, of this stage and of what feeds it.
+void Walk::start(const Stage& s) {
+  done(s) = 0;
+  clear_sides(s, schedule_of(s));
+  if (s.feeder >= 0) start(plan.stages[s.feeder]);
+}
+
+// Output rows from `row` on, which become rows of the map, or of the strip, from `out_row` on.
+void Walk::band(const Stage& s, int row, int count, int out_row) {
+  const Schedule& schedule = schedule_of(s);
   float* ring = own<float>(s.ring);
-  clear_sides(s, schedule);
   const bool into_map = s.squeeze || !s.projects;
   const int target = s.projects ? s.depthwise_map : s.out;
-  int done = 0;  // the row behind the last that is in the ring
-  for (int row = from; row < to; row += schedule.band) {
-    const int band = std::min(schedule.band, to - row);
-    const int first = row * s.stride - s.pad_top;
-    const int reach = (band - 1) * s.stride + (s.kernel - 1) * s.dilation + 1;
-    const int end = std::min(s.in_height, first + reach);
-    const int begin = std::max({done, first, 0});
-    done = std::max(done, end);
-    if (s.source == Source::expand) pixels_in_ring(s, schedule, begin, end, s.in_width);
+  const int first = row * s.stride - s.pad_top;
+  const int reach = (count - 1) * s.stride + (s.kernel - 1) * s.dilation + 1;
+  const int end = std::min(s.in_height, first + reach);
+  const int begin = std::max({done(s), first, 0});
+  done(s) = std::max(done(s), end);
+  if (s.feeder >= 0) feed(s, begin, end);
+  if (s.source == Source::expand) pixels_in_ring(s, schedule, begin, end, s.in_width);
 
-    const int64_t start = static_cast<int64_t>(row) * s.out_width;
-    uint8_t* out = own<uint8_t>(s.depthwise);
-    int block = plan.block_of(s.expanded);
-    int64_t plane = static_cast<int64_t>(band) * s.out_width * block;
-    if (into_map) {
-      out = place(target, 0, start);
-      block = map(target).block;
-      plane = map(target).plane;
-    }
-    for (int channel = 0; channel < s.expanded; channel += s.chunk) {
-      const int count = std::min(s.chunk, s.expanded - channel);
-      float* here = schedule.reuse_ring ? ring : ring + channel / kBlock * ring_plane(s, schedule);
-      if (begin < end) produce(s, schedule, channel, count, begin, end, here);
-      charge(Part::produce);
-      filter(s, schedule, channel, count, row, band, here, out, plane, block);
-      charge(Part::depthwise);
-    }
-    if (into_map) continue;
-    Pointwise g = project_arguments(s);
-    g.in = out;
-    g.in_plane = plane;
-    g.in_block = block;
-    g.pixels = band * s.out_width;
-    g.out = static_cast<uint8_t*>(g.out) + start * g.out_block * each(s.out);
-    if (s.residual >= 0) g.residual = place(s.residual, 0, start);
-    if (s.residual_ring) {
-      pixels_in_ring(s, schedule, row, row + band, s.out_width);
-      g.residual = ring;
-      g.residual_plane = ring_plane(s, schedule);
-      g.residual_at = own<int32_t>(plan.scratch.table);
-    }
-    plan.arithmetic->pointwise(g);
-    charge(Part::project);
+  const int64_t start = static_cast<int64_t>(out_row) * s.out_width;
+  uint8_t* out = own<uint8_t>(s.depthwise);
+  int block = plan.block_of(s.expanded);
+  int64_t plane = static_cast<int64_t>(count) * s.out_width * block;
+  if (into_map) {
+    out = place(target, 0, start);
+    block = map(target).block;
+    plane = map(target).plane;
   }
+  for (int channel = 0; channel < s.expanded; channel += s.chunk) {
+    const int channels = std::min(s.chunk, s.expanded - channel);
+    float* here = schedule.reuse_ring ? ring : ring + channel / kBlock * ring_plane(s, schedule);
+    if (begin < end) produce(s, schedule, channel, channels, begin, end, here);
+    charge(Part::produce);
+    filter(s, schedule, channel, channels, row, count, here, out, plane, block);
+    charge(Part::depthwise);
+  }
+  if (into_map) return;
+  Pointwise g = project_arguments(s);
+  g.in = out;
+  g.in_plane = plane;
+  g.in_block = block;
+  g.pixels = count * s.out_width;
+  g.out = static_cast<uint8_t*>(g.out) + start * g.out_block * each(s.out);
+  if (s.residual >= 0) g.residual = place(s.residual, 0, static_cast<int64_t>(row) * s.out_width);
+  if (s.residual_ring) {
+    pixels_in_ring(s, schedule, row, row + count, s.out_width);
+    g.residual = ring;
+    g.residual_plane = ring_plane(s, schedule);
+    g.residual_at = own<int32_t>(plan.scratch.table);
+  }
+  plan.arithmetic->pointwise(g);
+  charge(Part::project);
+}
+
+// The rows [from, to) of what a stage reads, into the strip that takes the place of that map.
+void Walk::feed(const Stage& s, int from, int to) {
+  const Stage& feeder = plan.stages[s.feeder];
+  const int high = schedule_of(feeder).band, reader = stage_;
+  stage_ = s.feeder;
+  for (int row = from; row < to; row += high)
+    band(feeder, row, std::min(high, to - row), row - from);
+  stage_ = reader;
 }
 
 // This thread's share of the channels, over the whole map.
@@ -134,12 +154,13 @@ int Walk::pixels_in_ring(const Stage& s, const Schedule& schedule, int from, int
 void Walk::produce(const Stage& s, const Schedule& schedule, int channel, int count, int from,
                    int to, float* ring) {
   const int64_t plane = ring_plane(s, schedule);
+  const int above = s.feeder >= 0 ? from : 0;  // rows that lie above a strip
   auto row_at = [&](int row) {
     return (static_cast<int64_t>(row % schedule.ring_rows) * s.columns + s.pad_left) * kBlock;
   };
   if (s.source == Source::expand) {
     Pointwise g{};
-    g.in = place(s.in[0], 0, static_cast<int64_t>(from) * s.in_width);
+    g.in = place(s.in[0], 0, static_cast<int64_t>(from - above) * s.in_width);
     g.in_plane = map(s.in[0]).plane;
     g.in_block = map(s.in[0]).block;
     g.inputs = s.in_channels;
@@ -160,7 +181,7 @@ void Walk::produce(const Stage& s, const Schedule& schedule, int channel, int co
     for (int c = 0; c < count; c += kBlock)
       for (int row = from; row < to; ++row) {
         Copy g{};
-        g.in = place(s.in[0], channel + c, static_cast<int64_t>(row) * s.in_width);
+        g.in = place(s.in[0], channel + c, static_cast<int64_t>(row - above) * s.in_width);
         g.in_block = map(s.in[0]).block;
         g.pixels = s.in_width;
         g.zero = map(s.in[0]).range.zero;

@@ -175,6 +175,7 @@ void Walk::run() {
   if (seconds) since_ = now();
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const Stage& s = plan.stages[i];
+    if (s.feeds) continue;
     stage_ = static_cast<int>(i);
     planes_end_ = 0;
     switch (s.kind) {

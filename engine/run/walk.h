@@ -28,7 +28,10 @@ class Walk {
  private:
   // fused.cpp
   void fused(const Stage& s);
-  void rows(const Stage& s, const Schedule& schedule, int from, int to);
+  void rows(const Stage& s, int from, int to);
+  void start(const Stage& s);
+  void band(const Stage& s, int row, int count, int out_row);
+  void feed(const Stage& s, int from, int to);
   void channels(const Stage& s);
   void clear_sides(const Stage& s, const Schedule& schedule);
   int pixels_in_ring(const Stage& s, const Schedule& schedule, int from, int to, int width);
@@ -58,6 +61,10 @@ class Walk {
   void elementwise(const Stage& s);
   void sigmoid(const Stage& s);
 
+  const Schedule& schedule_of(const Stage& s) const { return threads > 1 ? s.together : s.alone; }
+  int32_t& done(const Stage& s) const {
+    return own<int32_t>(plan.scratch.done)[&s - plan.stages.data()];
+  }
   int64_t ring_plane(const Stage& s, const Schedule& schedule) const {
     return static_cast<int64_t>(schedule.ring_rows) * s.columns * kBlock;
   }
@@ -70,7 +77,9 @@ class Walk {
     return reinterpret_cast<T*>(shared + offset);
   }
   const Map& map(int i) const { return plan.maps[i]; }
-  uint8_t* at(int i) const { return shared + plan.maps[i].offset; }
+  uint8_t* at(int i) const {
+    return (plan.maps[i].strip ? arena : shared) + plan.maps[i].offset;
+  }
   int each(int i) const {
     return plan.maps[i].is_float ? static_cast<int>(sizeof(float)) : plan.arithmetic->map_bytes;
   }

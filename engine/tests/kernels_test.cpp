@@ -224,6 +224,19 @@ void pointwise(const Subject& s) {
     g.residual_zero = random.whole(0, 255);
   }
 
+  // the sums take the residual's place
+  const bool in_place = add && !of_ring && store == Store::map && random.coin();
+  if (in_place) {
+    const int bytes = bytes_of(residual.type());
+    for (int pixel = 0; pixel < pixels; ++pixel)
+      for (int n = 0; n < up(outputs, layout.block); ++n)
+        std::memcpy(static_cast<uint8_t*>(g.out) + layout.at(pixel, n) * bytes,
+                    static_cast<const uint8_t*>(residual.own()) + added.at(pixel, n) * bytes,
+                    bytes);
+    g.residual = g.out;
+    g.residual_plane = g.out_plane;
+  }
+
   Pointwise twin = g;
   twin.in = in.plain(before * in_layout.block);
   twin.weights = matrix.plain.own(skipped * matrix.plain_panel);
@@ -231,6 +244,7 @@ void pointwise(const Subject& s) {
   twin.bias = twin_bias.own(skipped * kBlock);
   twin.out = out.twin();
   if (add) twin.residual = residual.plain();
+  if (in_place) twin.residual_plane = added.plane;
   s.twin.pointwise(twin);
 
   std::vector<float> magnitudes;

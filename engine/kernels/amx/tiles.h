@@ -53,6 +53,7 @@ constexpr Shapes kShapes;
 // Up to 32 pixels by 32 outputs; the second half of either may be missing.
 struct Square {
   int pixels[2];  // the first of 16
+  int stored[2];  // how many of these an earlier tile has stored: the last tile laps over it
   int panel;
   int rows, columns;  // of tiles
 };
@@ -124,6 +125,7 @@ class Convolution {
         for (int row = 0; row < s.rows; ++row) {
           const int pixel = (tile + row) * kRows, end = g_.pixels - height_;
           s.pixels[row] = pixel < end ? pixel : end;
+          s.stored[row] = pixel - s.pixels[row];
         }
         if (s.rows == 2)
           s.columns == 2 ? square<2, 2>(s, before) : square<2, 1>(s, before);
@@ -155,8 +157,8 @@ class Convolution {
   void finish(const Square& s) {
     for (int row = 0; row < s.rows; ++row)
       for (int column = 0; column < s.columns; ++column)
-        store_(g_, sums_ + (2 * row + column) * kTileBytes, s.pixels[row], height_,
-               s.panel + column);
+        store_(g_, sums_ + (2 * row + column) * kTileBytes + s.stored[row] * kLine,
+               s.pixels[row] + s.stored[row], height_ - s.stored[row], s.panel + column);
   }
 
   alignas(64) uint8_t sums_[4 * kTileBytes];

@@ -71,25 +71,34 @@ __attribute__((noinline)) void pointwise_tile(const Pointwise& g, int pixel, int
     a += g.in_plane;
   }
   const Float low = V::splat(g.rounding.low), high = V::splat(g.rounding.high);
+  // copies: behind a store the compiler would read all of them again
+  float* const out = static_cast<float*>(g.out) + panel * g.out_plane;
+  const int64_t out_plane = g.out_plane;
+  const int32_t* const out_at = g.out_at ? g.out_at + pixel : nullptr;
+  const int64_t first = static_cast<int64_t>(pixel) * kBlock;
   with_activation(g.rounding.activation, [&](auto activation) MOBILENET_INLINE_LAMBDA {
+    constexpr Activation A = decltype(activation)::value;
+    auto store = [&](auto added) MOBILENET_INLINE_LAMBDA {
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-      int64_t at = g.out_at ? g.out_at[pixel + m] : static_cast<int64_t>(pixel + m) * kBlock;
-      float* out = static_cast<float*>(g.out) + at + panel * g.out_plane;
-      const float* add = nullptr;
-      if (g.residual)
-        add = static_cast<const float*>(g.residual) + panel * g.residual_plane +
-              (g.residual_at ? g.residual_at[pixel + m]
-                             : static_cast<int64_t>(pixel + m) * kBlock);
+      for (int m = 0; m < M; ++m) {
+        float* const to = out + (out_at ? out_at[m] : first + m * kBlock);
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p)
+        for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
-        for (int l = 0; l < L; ++l) {
-          Float x = activate<decltype(activation)::value, V>(acc[m][p * L + l], low, high);
-          if (add) x = V::add(x, V::load(add + p * g.residual_plane + l * W));
-          V::store(out + p * g.out_plane + l * W, x);
-        }
-    }
+          for (int l = 0; l < L; ++l) {
+            const Float x = activate<A, V>(acc[m][p * L + l], low, high);
+            V::store(to + p * out_plane + l * W, added(m, p, l, x));
+          }
+      }
+    };
+    if (!g.residual) return store([](int, int, int, Float x) MOBILENET_INLINE_LAMBDA { return x; });
+    const int64_t plane = g.residual_plane;
+    const float* const residual = static_cast<const float*>(g.residual) + panel * plane;
+    const int32_t* const at = g.residual_at ? g.residual_at + pixel : nullptr;
+    store([&](int m, int p, int l, Float x) MOBILENET_INLINE_LAMBDA {
+      const float* const from = residual + (at ? at[m] : first + m * kBlock);
+      return V::add(x, V::load(from + p * plane + l * W));
+    });
   });
 }
 

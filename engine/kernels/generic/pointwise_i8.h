@@ -75,39 +75,49 @@ __attribute__((noinline)) void pointwise_i8_tile(const Pointwise& g, int pixel, 
   using V = typename D::V;
   typename D::Sum sum[M][P][D::registers];
   accumulate<D, M, P>(g, pixel, output, sum);
-  const auto ratio = V::splat(g.residual_scale);
+  // copies: behind a store the compiler would read all of them again
+  const Rounding rounding = g.rounding;
+  const int64_t out_plane = g.out_plane;
+  void* const out = g.out;
+  const int32_t* const out_at = g.out_at ? g.out_at + pixel : nullptr;
+  const int64_t first = static_cast<int64_t>(pixel) * kBlock;
+  auto store = [&](auto added) MOBILENET_INLINE_LAMBDA {
 #pragma GCC unroll 4
-  for (int p = 0; p < P; ++p)
+    for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
-    for (int v = 0; v < D::outputs / V::width; ++v) {
-      const int n = output + p * D::outputs + v * V::width;
-      const int64_t lane = n % kBlock;
-      const auto bias = V::load_int(static_cast<const int32_t*>(g.bias) + n);
-      const auto multiplier = V::load(g.multiplier + n);
+      for (int v = 0; v < D::outputs / V::width; ++v) {
+        const int n = output + p * D::outputs + v * V::width;
+        const int64_t lane = n % kBlock;
+        const auto bias = V::load_int(static_cast<const int32_t*>(g.bias) + n);
+        const auto multiplier = V::load(g.multiplier + n);
 #pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) {
-        const auto whole = V::add_int(D::total(sum[m][p], v), bias);
-        auto added = V::zero();
-        if constexpr (A == Activation::none && S != Store::ring) {
-          if (g.residual) {
-            const int64_t from = n / kBlock * g.residual_plane + lane;
-            if (g.residual_at) {
-              added = V::load(static_cast<const float*>(g.residual) + from +
-                              g.residual_at[pixel + m]);
-            } else {
-              const auto q = V::load_stored(static_cast<const typename V::Stored*>(g.residual) +
-                                            from + static_cast<int64_t>(pixel + m) * kBlock);
-              added = V::to_float(V::add_int(q, V::splat_int(-g.residual_zero)));
-            }
-            added = V::mul(added, ratio);
-          }
+        for (int m = 0; m < M; ++m) {
+          const auto whole = V::add_int(D::total(sum[m][p], v), bias);
+          const int64_t at = out_at ? out_at[m] : first + m * kBlock;
+          store_rounded<V, A, S>(V::to_float(whole), multiplier, rounding, added(m, n), out,
+                                 at + n / kBlock * out_plane + lane);
         }
-        const int64_t at =
-            g.out_at ? g.out_at[pixel + m] : static_cast<int64_t>(pixel + m) * kBlock;
-        store_rounded<V, A, S>(V::to_float(whole), multiplier, g.rounding, added, g.out,
-                               at + n / kBlock * g.out_plane + lane);
       }
+  };
+  if constexpr (A == Activation::none && S != Store::ring) {
+    if (g.residual) {
+      const auto ratio = V::splat(g.residual_scale);
+      const auto zero = V::splat_int(-g.residual_zero);
+      const int64_t plane = g.residual_plane;
+      const void* const residual = g.residual;
+      const int32_t* const residual_at = g.residual_at ? g.residual_at + pixel : nullptr;
+      return store([&](int m, int n) MOBILENET_INLINE_LAMBDA {
+        const int64_t from = n / kBlock * plane + n % kBlock;
+        if (residual_at)
+          return V::mul(V::load(static_cast<const float*>(residual) + from + residual_at[m]),
+                        ratio);
+        const auto q = V::load_stored(static_cast<const typename V::Stored*>(residual) + from +
+                                      first + m * kBlock);
+        return V::mul(V::to_float(V::add_int(q, zero)), ratio);
+      });
     }
+  }
+  store([](int, int) MOBILENET_INLINE_LAMBDA { return V::zero(); });
 }
 
 template <class D, int M, int P, Activation A, Store S>
