@@ -56,9 +56,8 @@ struct PutHalf : PutFloat<V, A> {
   using Base::Base;
 
   MOBILENET_INLINE void operator()(int64_t at, int, typename V::Float sum) const {
-    const Rounding& r = Base::g.rounding;
-    V::store_half(static_cast<Half*>(Base::g.out) + at,
-                  activate<A, V>(sum, V::splat(r.low), V::splat(r.high)));
+    V::store_half(static_cast<Half*>(Base::out) + at,
+                  activate<A, V>(sum, Base::low, Base::high));
   }
 };
 

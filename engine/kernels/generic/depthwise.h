@@ -36,6 +36,9 @@ struct DepthwiseFloat {
     if constexpr (Sums) sum = V::add(sum, x);
     V::store(static_cast<float*>(out) + at, x);
   }
+  MOBILENET_INLINE void keep(const DepthwiseFloat& after) {
+    if constexpr (Sums) sum = after.sum;
+  }
   MOBILENET_INLINE void end() const {
     if constexpr (Sums) V::store(sums, V::add(V::load(sums), sum));
   }
@@ -68,10 +71,24 @@ struct DepthwiseInt {
     if constexpr (Sums) sum = V::add_int(sum, q);
     V::store_stored(static_cast<typename V::Stored*>(out) + at, q);
   }
+  MOBILENET_INLINE void keep(const DepthwiseInt& after) {
+    if constexpr (Sums) sum = after.sum;
+  }
   MOBILENET_INLINE void end() const {
     if constexpr (Sums) V::store_int(sums, V::add_int(V::load_int(sums), sum));
   }
 };
+
+// Stores the sums of X pixels.
+template <int X, class End, class Float>
+MOBILENET_INLINE void finish(const Depthwise& g, End& end, int64_t out, const Float (&acc)[X]) {
+  End own = end;  // behind a store the compiler would read the original again
+  void* const to = g.out;
+  const int64_t block = g.out_block;
+#pragma GCC unroll 16
+  for (int j = 0; j < X; ++j) own.finish(to, out + j * block, acc[j]);
+  end.keep(own);
+}
 
 // X pixels from column x of a K x K filter at stride S, no dilation.
 template <class V, int K, int S, int X, class End>
@@ -98,9 +115,7 @@ MOBILENET_INLINE void unrolled_tile(const Depthwise& g, const float* const* rows
           V::accumulate(acc[(column - kx) / S], value, taps[kx]);
     }
   }
-#pragma GCC unroll 16
-  for (int j = 0; j < X; ++j)
-    end.finish(g.out, out + static_cast<int64_t>(j) * g.out_block, acc[j]);
+  finish<X>(g, end, out, acc);
 }
 
 // The same for any filter, stride and dilation.
@@ -124,9 +139,7 @@ MOBILENET_INLINE void any_tile(const Depthwise& g, const float* const* rows, int
       in += g.dilation * kBlock;
     }
   }
-#pragma GCC unroll 16
-  for (int j = 0; j < X; ++j)
-    end.finish(g.out, out + static_cast<int64_t>(j) * g.out_block, acc[j]);
+  finish<X>(g, end, out, acc);
 }
 
 // K and S: filter and stride, 0: any. All vectors of a block's 16 channels while their lines are in

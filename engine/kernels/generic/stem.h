@@ -12,13 +12,13 @@
 namespace mobilenet {
 namespace generic {
 
-// M pixels; S is the stride, 0: any.
-template <class V, class Put, int S, int M>
+// M pixels; K and S are the kernel and the stride, 0: any.
+template <class V, class Put, int K, int S, int M>
 __attribute__((noinline)) void stem_tile(const Stem& g, const Put& put, int x, int panel) {
   using Float = typename V::Float;
-  const int stride = S ? S : g.stride;
+  const int stride = S ? S : g.stride, kernel = K ? K : g.kernel;
   constexpr int L = kBlock / V::width;
-  const int taps = 3 * g.kernel * g.kernel;
+  const int taps = 3 * kernel * kernel;
   const float* w = g.weights + static_cast<int64_t>(panel) * taps * kBlock;
   Float acc[M][L];
 #pragma GCC unroll 4
@@ -27,9 +27,11 @@ __attribute__((noinline)) void stem_tile(const Stem& g, const Put& put, int x, i
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) acc[m][l] = b;
   }
-  for (int row = 0; row < 3 * g.kernel; ++row) {
-    const float* in = g.rows[row] + static_cast<int64_t>(x) * stride;
-    for (int kx = 0; kx < g.kernel; ++kx, ++in, w += kBlock) {
+  const float* const* rows = g.rows;
+  for (int row = 0; row < 3 * kernel; ++row) {
+    const float* in = rows[row] + static_cast<int64_t>(x) * stride;
+#pragma GCC unroll 3
+    for (int kx = 0; kx < kernel; ++kx, ++in, w += kBlock) {
       Float b[L];
 #pragma GCC unroll 4
       for (int l = 0; l < L; ++l) b[l] = V::load(w + l * V::width);
@@ -41,25 +43,25 @@ __attribute__((noinline)) void stem_tile(const Stem& g, const Put& put, int x, i
       }
     }
   }
-  int64_t at = panel * kBlock / g.out_block * g.out_plane + panel * kBlock % g.out_block +
-               static_cast<int64_t>(x) * g.out_block;
+  const int64_t out_block = g.out_block;
+  int64_t at = panel * kBlock / out_block * g.out_plane + panel * kBlock % out_block + x * out_block;
+  const Put own = put;  // behind a store the compiler would read the original again
 #pragma GCC unroll 16
-  for (int m = 0; m < M; ++m, at += g.out_block)
+  for (int m = 0; m < M; ++m, at += out_block)
 #pragma GCC unroll 4
     for (int l = 0; l < L; ++l)
-      put(at + l * V::width, panel * kBlock + l * V::width, acc[m][l]);
+      own(at + l * V::width, panel * kBlock + l * V::width, acc[m][l]);
 }
 
-template <class V, class Put, int S, int M>
-void stem_tiles(const Stem& g, const Put& put, int x, int end,
-                                          int panel) {
-  for (; x < end; x += M) stem_tile<V, Put, S, M>(g, put, x, panel);
+template <class V, class Put, int K, int S, int M>
+void stem_tiles(const Stem& g, const Put& put, int x, int end, int panel) {
+  for (; x < end; x += M) stem_tile<V, Put, K, S, M>(g, put, x, panel);
 }
 
-template <class V, class Put, int S, int... M>
+template <class V, class Put, int K, int S, int... M>
 void stem_panels(const Stem& g, const Put& put) {
   static constexpr void (*table[])(const Stem&, const Put&, int, int, int) = {
-      nullptr, stem_tiles<V, Put, S, M>...};
+      nullptr, stem_tiles<V, Put, K, S, M>...};
   for (int panel = 0; panel * kBlock < g.outputs; ++panel)
     split_evenly<sizeof...(M)>(g.out_cols, [&](int size, int x, int end) {
       table[size](g, put, x, end, panel);
@@ -68,10 +70,10 @@ void stem_panels(const Stem& g, const Put& put) {
 
 template <class V, class Put>
 void stem_row(const Stem& g, const Put& put) {
-  if (g.stride == 2)
-    stem_panels<V, Put, 2, 1, 2, 3, 4, 5, 6>(g, put);
+  if (g.kernel == 3 && g.stride == 2)
+    stem_panels<V, Put, 3, 2, 1, 2, 3, 4, 5, 6>(g, put);
   else
-    stem_panels<V, Put, 0, 1, 2, 3, 4, 5, 6>(g, put);
+    stem_panels<V, Put, 0, 0, 1, 2, 3, 4, 5, 6>(g, put);
 }
 
 template <class V>

@@ -36,27 +36,39 @@ MOBILENET_INLINE void store_rounded(typename V::Float sum, typename V::Float mul
 template <class V, Activation A>
 struct PutFloat {
   using Float = typename V::Float;
-  const Stem& g;
+  const float* bias;
+  void* out;
+  Float low, high;
 
-  MOBILENET_INLINE explicit PutFloat(const Stem& stem) : g(stem) {}
-  MOBILENET_INLINE Float start(int n) const { return V::load(static_cast<const float*>(g.bias) + n); }
+  MOBILENET_INLINE explicit PutFloat(const Stem& g)
+      : bias(static_cast<const float*>(g.bias)),
+        out(g.out),
+        low(V::splat(g.rounding.low)),
+        high(V::splat(g.rounding.high)) {}
+  MOBILENET_INLINE Float start(int n) const { return V::load(bias + n); }
   MOBILENET_INLINE void operator()(int64_t at, int, Float sum) const {
-    V::store(static_cast<float*>(g.out) + at,
-             activate<A, V>(sum, V::splat(g.rounding.low), V::splat(g.rounding.high)));
+    V::store(static_cast<float*>(out) + at, activate<A, V>(sum, low, high));
   }
 };
 
 template <class V, Activation A, Store S>
 struct PutInt {
   using Float = typename V::Float;
-  const Stem& g;
+  const int32_t* bias;
+  const float* multiplier;
+  void* out;
+  Rounding rounding;
 
-  MOBILENET_INLINE explicit PutInt(const Stem& stem) : g(stem) {}
+  MOBILENET_INLINE explicit PutInt(const Stem& g)
+      : bias(static_cast<const int32_t*>(g.bias)),
+        multiplier(g.multiplier),
+        out(g.out),
+        rounding(g.rounding) {}
   MOBILENET_INLINE Float start(int) const { return V::zero(); }
   MOBILENET_INLINE void operator()(int64_t at, int n, Float sum) const {
-    auto whole = V::add_int(V::to_int(sum), V::load_int(static_cast<const int32_t*>(g.bias) + n));
-    store_rounded<V, A, S>(V::to_float(whole), V::load(g.multiplier + n), g.rounding, V::zero(),
-                           g.out, at);
+    auto whole = V::add_int(V::to_int(sum), V::load_int(bias + n));
+    store_rounded<V, A, S>(V::to_float(whole), V::load(multiplier + n), rounding, V::zero(), out,
+                           at);
   }
 };
 
