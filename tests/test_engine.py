@@ -117,7 +117,7 @@ def test_float32_is_eager_torchs_at_224(name: str) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large"])
 class TestBlocksThatFeedEachOther:
-    """Images so large that the first blocks hand their rows on; two in turn, the ring starts anew."""
+    """Images so large that the first blocks hand their rows on; of two the ring starts anew."""
 
     @pytest.fixture
     def program(self, name: str) -> Program:
