@@ -175,6 +175,15 @@ def test_taps_are_the_backbones_features(name: str) -> None:
     assert_integer(program, x)
 
 
+@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_taps_in_int8(name: str, isa: str) -> None:
+    """Up to each tap in turn: what no later step reads stays float32."""
+    network = random_network(spec(name, width=0.5), STATISTICS_SIZE)
+    for tap in network.backbone.taps:
+        assert_integer(program_of(network, taps=[tap]), images(1, (64, 48)), isa=isa)
+
+
 def head_program(gate_activation: str) -> Program:
     """A backbone with a dense convolution, a gate, a resize, additions, a concatenation, a strided
     separable convolution and an average pool behind it: what heads are made of. 40 and 72 channels

@@ -258,6 +258,7 @@ class Planner {
   bool in_place(const Stage& s) const {
     if (s.source != Source::expand || s.residual < 0 || s.residual != s.in[0]) return false;
     if (threads_ > 1 && !s.squeeze && !s.together.by_channels) return false;
+    if (plan_.maps[s.out].is_float) return false;  // of another type
     for (size_t v = 0; v < map_of_.size(); ++v)
       if (map_of_[v] == s.in[0])
         return program_.values[v].readers.size() == 2 && !program_.values[v].output;
@@ -283,6 +284,7 @@ class Planner {
     if (live(*s) >= apart) {
       s->feeder = -1;
       f.feeds = false;
+      schedule(&f);
       map = whole;
       return;
     }
