@@ -114,7 +114,7 @@ void mutate_field(const Bytes& bytes, std::mt19937* random) {
     }
     case 6: {  // a number of a bias, multiplier or sum
       const uint64_t at = offsets[pick(20)] + 4 * pick(32);
-      if (at < sizeof header || at + 4 > bytes.size()) break;
+      if (at < sizeof header || at > bytes.size() - 4) break;
       const float real = reals[pick(std::size(reals))];
       const uint32_t whole = small[pick(std::size(small))];
       std::memcpy(bytes.data() + at, pick(2) ? static_cast<const void*>(&real) : &whole, 4);
