@@ -57,7 +57,7 @@ __attribute__((noinline)) void pointwise_tile(const Pointwise& g, int pixel, int
   const char* next = static_cast<const char*>(g.weights) + (panel + P) * g.panel +
                      static_cast<int64_t>(pixel / M) * (g.inputs / kBlock) * kLine;
   for (int left = g.inputs; left > 0; left -= kBlock, next += kLine) {
-    __builtin_prefetch(next, 0, 2);
+    if constexpr (M > 1) __builtin_prefetch(next, 0, 2);
     if (left >= kBlock) {
       for (int k = 0; k < kBlock; k += 4) {
         step(k);
