@@ -155,7 +155,8 @@ struct Plan {
   }
 };
 
-// `threads` is the most that will run it together, `cache` the bytes of a core's own cache. False with a message where the size cannot be.
+// `threads` is the most that will run it together, `cache` the bytes of a core's own cache. False
+// with a message where the size cannot be.
 bool make_plan(const File& file, const Kernels& kernels, int height, int width, int threads,
                size_t cache, Plan* plan, std::string* error);
 
