@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mobilenet.integer import Affine, IntegerFilter, QuantisedProgram
 from mobilenet.program import (
     AddStep,
     AveragePoolStep,
@@ -19,7 +20,6 @@ from mobilenet.program import (
     PoolStep,
     ResizeStep,
 )
-from mobilenet.quantize import Affine, IntegerFilter, QuantisedProgram
 
 f32 = np.float32
 Map = list[list[list[Any]]]  # [channel][row][column]

@@ -11,9 +11,10 @@ import torch
 from mobilenet.benchmark.subject import random_network
 from mobilenet.export.engine import rounded
 from mobilenet.export.flat import Card, EngineFile, write_engine
+from mobilenet.integer import QuantisedProgram, run_integer
 from mobilenet.models import MODELS, ModelSpec
 from mobilenet.program import Builder, Filter, Program, evaluate_float, program_of
-from mobilenet.quantize import QuantisedProgram, quantise_program, run_integer
+from mobilenet.quantize import quantise_program
 
 engine = pytest.importorskip("mobilenet._engine", reason="the native engine was not built")
 

@@ -15,9 +15,10 @@ import torch
 from mobilenet.benchmark.subject import random_network
 from mobilenet.export.engine import rounded
 from mobilenet.export.flat import Card, EngineFile, write_engine
+from mobilenet.integer import run_integer
 from mobilenet.models import MODELS
 from mobilenet.program import LOGITS, evaluate_float, program_of
-from mobilenet.quantize import quantise_program, run_integer
+from mobilenet.quantize import quantise_program
 
 PROJECT = Path(__file__).parent.parent
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -17,8 +17,9 @@ import pytest
 
 from mobilenet.export.flat import Card, EngineFile, file_checksum, read_engine, write_engine
 from mobilenet.export.flat.records import CONV, HEADER, OUTPUT, STEP
+from mobilenet.integer import places
 from mobilenet.program import FILTERS, evaluate_float
-from mobilenet.quantize import places, quantise
+from mobilenet.quantize import quantise
 
 engine = pytest.importorskip("mobilenet._engine", reason="the native engine was not built")
 

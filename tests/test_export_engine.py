@@ -30,6 +30,7 @@ from mobilenet.export.flat import (
     write_engine,
     xxh64,
 )
+from mobilenet.integer import QuantisedProgram, multiplier, run_integer, stages
 from mobilenet.models import MODELS
 from mobilenet.preprocess import Preprocess, keras, slim, timm
 from mobilenet.program import (
@@ -41,7 +42,7 @@ from mobilenet.program import (
     evaluate_float,
     program_of,
 )
-from mobilenet.quantize import QuantisedProgram, multiplier, quantise_program, run_integer, stages
+from mobilenet.quantize import quantise_program
 from mobilenet.quantize.trace import run_float
 from mobilenet.runtime import Precision, read_artifact
 from test_quantize import random_program

@@ -11,6 +11,15 @@ import direct
 from mobilenet.benchmark.subject import random_network
 from mobilenet.data import open_dataset
 from mobilenet.errors import UsageError
+from mobilenet.integer import (
+    Affine,
+    IntegerFilter,
+    Place,
+    QuantisedProgram,
+    places,
+    run_integer,
+    stages,
+)
 from mobilenet.models import MODELS
 from mobilenet.preprocess import torchvision
 from mobilenet.program import (
@@ -25,18 +34,7 @@ from mobilenet.program import (
     evaluate_float,
     program_of,
 )
-from mobilenet.quantize import (
-    Affine,
-    IntegerFilter,
-    Place,
-    QuantisedProgram,
-    observe_ranges,
-    places,
-    quantise,
-    quantise_program,
-    run_integer,
-    stages,
-)
+from mobilenet.quantize import observe_ranges, quantise, quantise_program
 from mobilenet.quantize.calibrate import affine_of, quantise_filter
 from mobilenet.quantize.pictures import calibration_batches, evenly
 from mobilenet.quantize.trace import run_float

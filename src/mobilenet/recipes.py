@@ -206,8 +206,21 @@ V3_SMALL_SCRATCH = Recipe(
 Small networks underfit: no mixup, no smoothing, little dropout.
 """
 
+SHORT_SCRATCH = Recipe(
+    optimizer=Optimizer(name="adamw", lr=8e-3, weight_decay=0.05),
+    schedule=Schedule(warmup_epochs=0.5),
+    epochs=8,
+    batch_size=128,
+    augment=Augment(crop_scale=(0.7, 1.0)),
+    label_smoothing=0.05,
+    dropout=0.0,
+    ema=0.99,
+)
+"""From scratch in a few epochs, for small pictures and tens of thousands of them."""
+
 RECIPES: dict[str, Recipe] = {
     "finetune": FINETUNE,
+    "short_scratch": SHORT_SCRATCH,
     "v1_scratch": V1_SCRATCH,
     "v2_scratch": V2_SCRATCH,
     "v3_large_scratch": V3_LARGE_SCRATCH,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..integer import QuantisedProgram, run_integer
 from ..preprocess import Preprocess
 from ..program import IMAGE, LOGITS, Floats, Program, evaluate_float, program_of
-from ..quantize import QuantisedProgram, quantise_program, run_integer
+from ..quantize import quantise_program
 from ..runtime import ENGINE_HEADER, Precision
 from .artifact import ExportedFile, Job, Reference
 from .flat import (

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UsageError
-from ..program import IMAGE, Activation, AddStep, BlockStep, Filter, Floats, Program
-from .scheme import (
+from ..integer.scheme import (
     LARGEST,
     LARGEST_WEIGHT,
     Affine,
@@ -18,6 +17,7 @@ from .scheme import (
     places,
     stages,
 )
+from ..program import IMAGE, Activation, AddStep, BlockStep, Filter, Floats, Program
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,10 +93,7 @@ def quantise(program: Program, ranges: Mapping[Place, Range]) -> QuantisedProgra
 
     Raises UsageError for activations that int8 does not have.
     """
-    affines = {
-        place: affine_of(_bounded(ranges[place], activation))
-        for place, activation in _activations(program).items()
-    }
+    affines = {place: affine_of(seen) for place, seen in bounded_ranges(program, ranges).items()}
     filters = tuple(
         {
             stage.name: quantise_filter(step.filters[stage.name], affines[stage.source].scale)
@@ -105,6 +102,17 @@ def quantise(program: Program, ranges: Mapping[Place, Range]) -> QuantisedProgra
         for index, step in enumerate(program.steps)
     )
     return QuantisedProgram(program=program, filters=filters, ranges=affines)
+
+
+def bounded_ranges(program: Program, ranges: Mapping[Place, Range]) -> dict[Place, Range]:
+    """What was seen at each place, within what the activation in front of it can give.
+
+    Raises UsageError for activations that int8 does not have.
+    """
+    return {
+        place: _bounded(ranges[place], activation)
+        for place, activation in _activations(program).items()
+    }
 
 
 def affine_of(bounds: Range) -> Affine:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..integer.scheme import Place
 from ..program import (
     IMAGE,
     Activation,
@@ -24,7 +25,6 @@ from ..program import (
     Step,
 )
 from ..program.geometry import pads
-from .scheme import Place
 
 Observer = Callable[[Place, Tensor], None]
 
@@ -53,18 +53,20 @@ def run_float(
         return x
 
     with torch.inference_mode():
-        values.append(keep(Place.of(IMAGE), torch.from_numpy(images)))
+        image = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        values.append(keep(Place.of(IMAGE), image))
         for index, step in enumerate(program.steps):
             inputs = [values[source] for source in step.sources]
 
             def inside(name: str, x: Tensor, index: int = index) -> Tensor:
                 return keep(Place(index, name), x)
 
-            values.append(inside("out", _run(step, inputs, inside)))
+            values.append(inside("out", run_step(step, inputs, inside)))
         return {name: values[value].numpy() for name, value in program.outputs}
 
 
-def _run(step: Step, inputs: list[Tensor], inside: Callable[[str, Tensor], Tensor]) -> Tensor:
+def run_step(step: Step, inputs: list[Tensor], inside: Callable[[str, Tensor], Tensor]) -> Tensor:
+    """What a step makes of its sources; `inside` is given, and gives back, a block's tensors."""
     x = inputs[0]
     match step:
         case ConvStep():

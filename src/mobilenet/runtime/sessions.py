@@ -104,6 +104,9 @@ def open_onnxruntime(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if precision == "int8":
+        # without VNNI its sums of products with int8 weights saturate at 16 bits else
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if batch is not None:
         options.add_free_dimension_override_by_name("batch", batch)
     try:

@@ -9,6 +9,16 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import CheckpointError
+from ...integer import (
+    Affine,
+    IntegerFilter,
+    Place,
+    QuantisedProgram,
+    Stage,
+    places,
+    result_scale,
+    stages,
+)
 from ...program import (
     IMAGE,
     AddStep,
@@ -18,16 +28,6 @@ from ...program import (
     Filter,
     Program,
     Step,
-)
-from ...quantize import (
-    Affine,
-    IntegerFilter,
-    Place,
-    QuantisedProgram,
-    Stage,
-    places,
-    result_scale,
-    stages,
 )
 from ...runtime import Precision
 from .checksum import file_checksum

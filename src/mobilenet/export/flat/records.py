@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...integer import QuantisedProgram
 from ...program import (
     FILTERS,
     Activation,
@@ -25,7 +26,6 @@ from ...program import (
     ResizeStep,
     Step,
 )
-from ...quantize import QuantisedProgram
 from ...runtime import Precision
 
 MAGIC = b"MBNET\r\n\0"

@@ -1,0 +1,31 @@
+"""int8 networks: their scheme, and the exact arithmetic that defines them."""
+
+from .reference import run_integer
+from .scheme import (
+    LARGEST,
+    LARGEST_WEIGHT,
+    Affine,
+    IntegerFilter,
+    Place,
+    QuantisedProgram,
+    Stage,
+    multiplier,
+    places,
+    result_scale,
+    stages,
+)
+
+__all__ = [
+    "LARGEST",
+    "LARGEST_WEIGHT",
+    "Affine",
+    "IntegerFilter",
+    "Place",
+    "QuantisedProgram",
+    "Stage",
+    "multiplier",
+    "places",
+    "result_scale",
+    "run_integer",
+    "stages",
+]
