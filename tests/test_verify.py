@@ -16,9 +16,10 @@ from scipy.stats import binomtest
 from mobilenet.checkpoint import read_model_json, write_model_json
 from mobilenet.errors import CheckpointError, UsageError
 from mobilenet.evaluate.metrics import wilson
+from mobilenet.evaluate.paired import mcnemar, paired_drop
 from mobilenet.export import Golden, read_golden
 from mobilenet.runtime import load, read_artifact
-from mobilenet.verify import mcnemar, paired_drop, verify
+from mobilenet.verify import verify
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .models import MODELS, ModelSpec, create
     from .predict import predict
     from .preprocess import Preprocess, preprocess
+    from .quantize import quantize
     from .recipes import RECIPES, Overrides, Recipe
     from .runtime import load
     from .train import train
@@ -59,6 +60,7 @@ __all__ = [
     "load",
     "predict",
     "preprocess",
+    "quantize",
     "train",
     "verify",
 ]
@@ -73,6 +75,7 @@ _VERBS = frozenset(
         "info",
         "predict",
         "preprocess",
+        "quantize",
         "train",
         "verify",
     ]

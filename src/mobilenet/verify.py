@@ -22,6 +22,7 @@ from .errors import CheckpointError, UsageError
 from .evaluate import SplitChoice, answer, match_classes, open_split
 from .evaluate.metrics import CONFIDENCE, Estimate, wilson
 from .evaluate.model import Forward, OpenModel, torch_forward
+from .evaluate.paired import Drop, compare_answers
 from .export import disagreement, golden_inputs, read_golden
 from .progress import say
 from .runtime import Floats, Machine, Model, inspect_machine, load
@@ -45,23 +46,6 @@ class GoldenCheck:
     logit_tolerance: float
     max_input_error: float
     input_tolerance: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drop:
-    """How much accuracy the exported file loses against the float run, on the same pictures.
-
-    `points` is float minus exported in percentage points, with a 95 % interval (`low`, `high`).
-    `only_float` and `only_exported` count the pictures that just one of them gets right;
-    `p_value` is McNemar's exact two-sided test of whether that differs by more than chance.
-    """
-
-    points: float
-    low: float
-    high: float
-    only_float: int
-    only_exported: int
-    p_value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,68 +233,15 @@ def _answers(model: Model, forward: Forward | None, part: Split, places: np.ndar
 
 def _compare(source: Path, answers: _Answers) -> Comparison:
     n = len(answers.labels)
-    exported = answers.exported == answers.labels
     reference = answers.reference == answers.labels
     return Comparison(
         run=source,
         top1=wilson(int(reference.sum()), n),
-        drop=paired_drop(
-            both=int((reference & exported).sum()),
-            only_float=int((reference & ~exported).sum()),
-            only_exported=int((~reference & exported).sum()),
-            neither=int((~reference & ~exported).sum()),
-        ),
+        drop=compare_answers(reference, answers.exported == answers.labels),
         agreement=wilson(int((answers.exported == answers.reference).sum()), n),
         max_logit_error=answers.max_error,
         mean_logit_error=answers.mean_error,
     )
-
-
-def paired_drop(*, both: int, only_float: int, only_exported: int, neither: int) -> Drop:
-    """The difference of two accuracies on the same pictures, given how many each gets right.
-
-    The interval is Newcombe's square-and-add with the correction for correlation (Newcombe 1998,
-    Statistics in Medicine 17:2635-2650, method 10).
-    """
-    n = both + only_float + only_exported + neither
-    first, second = wilson(both + only_float, n), wilson(both + only_exported, n)
-    association = both * neither - only_float * only_exported
-    if association > 0:  # continuity correction
-        association = max(association - n / 2, 0)
-    spread = math.sqrt(
-        (both + only_float)
-        * (only_exported + neither)
-        * (both + only_exported)
-        * (only_float + neither)
-    )
-    phi = association / spread if spread else 0.0
-
-    def reach(one: float, other: float) -> float:
-        # the square is 0 but for rounding where both are equal and phi is 1
-        return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0))
-
-    difference = (only_float - only_exported) / n
-    below = reach(first.value - first.low, second.high - second.value)
-    above = reach(first.high - first.value, second.value - second.low)
-    return Drop(
-        points=100 * difference,
-        low=100 * (difference - below),
-        high=100 * (difference + above),
-        only_float=only_float,
-        only_exported=only_exported,
-        p_value=mcnemar(only_float, only_exported),
-    )
-
-
-def mcnemar(only_one: int, only_other: int) -> float:
-    """The p-value of McNemar's exact two-sided test, from the pictures that just one of two
-    classifiers gets right (a sign test of them: Binomial(n, 1/2))."""
-    n = only_one + only_other
-    term = total = 1  # n choose k, and their sum, in whole numbers
-    for k in range(min(only_one, only_other)):
-        term = term * (n - k) // (k + 1)
-        total += term
-    return min(1.0, 2 * total / 2**n)
 
 
 def _check_golden(model: Model) -> GoldenCheck:

@@ -25,7 +25,7 @@ _LIMIT = 4 << 20  # bytes; labels for 20,000 classes take less than one MB
 # fmt: off
 _FIELDS = frozenset((
     "format", "version", "task", "model", "preprocess", "labels", "decoding", "weights",
-    "provenance", "artifact",
+    "provenance", "quantised", "artifact",
 ))
 # fmt: on
 _NUMBER = (int, float)
@@ -50,8 +50,11 @@ def describe_model(
     task: str,
     provenance: Mapping[str, Any],
     weights_sha256: str,
+    quantised: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `model.json` for weights with the given hash; an exporter adds "artifact".
+
+    `quantised` names the file of an int8 network beside them, and its sha256.
 
     Raises UsageError for an unknown task.
     """
@@ -67,7 +70,13 @@ def describe_model(
         "decoding": DECODING[task],
         "weights": {"file": WEIGHTS_FILE, "sha256": weights_sha256},
         "provenance": dict(provenance),
+        **({} if quantised is None else {"quantised": dict(quantised)}),
     }
+
+
+def quantised_file(sha256: str) -> str:
+    """The name of an int8 network's file: with its hash, so that no other takes its place."""
+    return f"quantised.{sha256[:16]}.safetensors"
 
 
 def read_model_json(folder: str | Path) -> dict[str, Any]:
@@ -174,6 +183,11 @@ def _check(whole: Section) -> None:
         raise weights.error("file", f"expected {WEIGHTS_FILE!r}")
     weights.take_sha256("sha256")
     whole.take("provenance", dict)
+    if "quantised" in whole.data:
+        quantised = whole.section("quantised")
+        sha256 = quantised.take_sha256("sha256")
+        if quantised.take("file", str) != quantised_file(sha256):
+            raise quantised.error("file", f"expected {quantised_file(sha256)!r}")
     if "artifact" in whole.data:
         _check_artifact(whole.section("artifact"))
 

@@ -29,6 +29,7 @@ from .contract import (
     WEIGHTS_FILE,
     describe_model,
     encode_model_json,
+    quantised_file,
     read_model_json,
     read_spec,
 )
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedModel:
-    """A saved model: what `model.json` says, and the weights it names (on the CPU)."""
+    """A saved model: what `model.json` says, and the weights it names (on the CPU). `quantised`
+    says where its int8 network is, where it has one."""
 
     spec: ModelSpec
     state: "dict[str, Tensor]"
@@ -52,6 +54,7 @@ class LoadedModel:
     task: str
     provenance: dict[str, Any]
     weights_sha256: str
+    quantised: dict[str, Any] | None = None
 
     def module(self) -> "Classifier":
         """A new network in eval mode with a copy of these weights."""
@@ -69,8 +72,11 @@ def save_model(
     labels: Sequence[str],
     task: str = "classify",
     provenance: Mapping[str, Any],
+    quantised: bytes | None = None,
 ) -> str:
     """Write `model.safetensors` and `model.json` into `folder`; return the weights' sha256.
+
+    `quantised` is the file of an int8 network to lie beside them.
 
     After a crash at any moment the folder loads as this model or as the one before it. Raises
     CheckpointError where the disk refuses or `state` is not of `spec`, UsageError for an unknown
@@ -87,13 +93,17 @@ def save_model(
         task=task,
         provenance=provenance,
         weights_sha256=sha256,
+        quantised=None if quantised is None else _named(quantised),
     )
     contract = encode_model_json(description, folder / MODEL_FILE)
     _check_state(spec, state, folder / WEIGHTS_FILE)
 
     make_folder(folder)
     staged = _staged(folder, sha256)
+    kept = None if quantised is None else _named(quantised)["file"]
     try:
+        if quantised is not None and kept is not None:
+            write_atomically(folder / kept, quantised)
         write_atomically(staged, weights)
         write_atomically(folder / MODEL_FILE, contract)
     except BaseException:
@@ -103,7 +113,8 @@ def save_model(
                 remove(staged)
         raise
     move(staged, folder / WEIGHTS_FILE)
-    for leftover in _all_staged(folder):
+    old = [file for file in folder.glob(quantised_file("*")) if file.name != kept]
+    for leftover in [*_all_staged(folder), *old]:
         with suppress(CheckpointError):  # the model is saved; the next save tries again
             remove(leftover)
     return sha256
@@ -137,7 +148,13 @@ def load_model(folder: str | Path) -> LoadedModel:
         task=description["task"],
         provenance=description["provenance"],
         weights_sha256=description["weights"]["sha256"],
+        quantised=description.get("quantised"),
     )
+
+
+def _named(quantised: bytes) -> dict[str, str]:
+    sha256 = hashlib.sha256(quantised).hexdigest()
+    return {"file": quantised_file(sha256), "sha256": sha256}
 
 
 def _staged(folder: Path, sha256: str) -> Path:

@@ -100,7 +100,7 @@ def evaluate(
     dataset, chosen = open_split(opened, data, split, limit=limit)
     dataset = replace(dataset, splits={chosen: dataset.splits[chosen]})
     if skip_bad:
-        dataset = _without_bad(dataset, workers)
+        dataset = leave_out_bad(dataset, workers)
     say(f"{data}: measuring split {chosen}, {len(dataset.splits[chosen])} images")
     try:
         return measure(opened, dataset, chosen, batch_size=batch_size, workers=workers)
@@ -111,7 +111,8 @@ def evaluate(
         ) from None
 
 
-def _without_bad(dataset: Dataset, workers: int) -> Dataset:
+def leave_out_bad(dataset: Dataset, workers: int) -> Dataset:
+    """The dataset without the images that cannot be read, each of them named."""
     found = scan(dataset, workers=workers)
     for bad in found.unreadable:
         say(f"left out: {bad.path}: {bad.reason}")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import load_model
+from ..checkpoint import LoadedModel, load_model
 from ..errors import CheckpointError, MissingDependency, MobilenetError, UsageError
 from ..models import MODELS, parse_model_name
 from ..preprocess import Preprocess
+from ..program import LOGITS
 from ..progress import say
 from ..runtime import is_artifact, load
 from ..weights import load_pretrained
@@ -77,7 +78,10 @@ def _open_run(folder: Path, threads: int | None, device: Device) -> OpenModel:
         contract = Preprocess.from_dict(loaded.preprocess)
     except UsageError as error:
         raise CheckpointError(f"{folder / 'model.json'}: {error}") from None
-    forward, runtime = _on_device(loaded.module(), threads, device)
+    if loaded.quantised is None:
+        forward, runtime = _on_device(loaded.module(), threads, device)
+    else:
+        forward, runtime = _in_integers(folder, loaded, threads)
     return OpenModel(
         name=str(folder),
         forward=forward,
@@ -86,6 +90,20 @@ def _open_run(folder: Path, threads: int | None, device: Device) -> OpenModel:
         runtime=runtime,
         provenance=loaded.provenance,
     )
+
+
+def _in_integers(folder: Path, loaded: LoadedModel, threads: int | None) -> tuple[Forward, str]:
+    """The exact int8 arithmetic, which runs on the CPU."""
+    import torch
+
+    from ..integer.simulate import simulate
+    from ..integer.store import quantised_of
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    network = quantised_of(folder, loaded)
+    described = f"int8 arithmetic in torch {torch.__version__}, threads: {torch.get_num_threads()}"
+    return lambda images: simulate(network, images)[LOGITS][:, :, 0, 0], described
 
 
 def _open_named(name: str, threads: int | None, device: Device) -> OpenModel:

@@ -22,8 +22,8 @@ from ..integer.scheme import (
     stages,
 )
 from ..integer.simulate import SimulatedFilter, Simulation, round_through
-from ..program import IMAGE, Floats, Step
-from .trace import run_step
+from ..program import Floats, Step
+from .walk import in_chunks, simulated, walk
 
 Report = Callable[[int, float], None]  # a step, and its error as a part of what it was
 
@@ -33,7 +33,6 @@ _DRIVE = 0.01  # its weight beside an error that starts at 1
 _FREE = 0.2  # the first part of the iterations goes without it
 _ELEMENTS = 2**22  # of the largest tensor in an iteration, which sets how many pictures it takes
 _MOST = 32  # pictures in an iteration
-_CHUNK = 8  # pictures at once where nothing is learned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,32 +56,14 @@ def reconstruct(
     """The same network with rounding and biases that make every block's output nearer to that of
     `quantised.program`, given images (N, 3, H, W); blocks that it does not help stay as they are.
     """
-    program, simulation = quantised.program, Simulation.of(quantised)
     filters = [dict(step) for step in quantised.filters]
     torch.manual_seed(options.seed)
     held = max(1, round(len(images) * options.held_out))
-    read = program.read()
-    given = {IMAGE: _in_chunks(simulation.image, [torch.from_numpy(images)])}
-    real = {IMAGE: torch.from_numpy(images)}
-    for index, step in enumerate(program.steps):
-        target = _in_chunks(
-            lambda *x, step=step: run_step(step, list(x), lambda _, y: y),
-            [real[source] for source in step.sources],
-        )
-        inputs = [given[source] for source in step.sources]
-        if step.filters:
-            block = _Block(simulation, index, filters[index])
-            left = block.learn(inputs, target, held, options)
-            filters[index] = dict(block.filters)
-            report(index, left)
-        if index + 1 in read:
-            real[index + 1] = target
-            given[index + 1] = _in_chunks(
-                lambda *x, index=index: simulation.run_step(index, list(x)), inputs
-            )
-        for source in set(step.sources):
-            if all(source not in later.sources for later in program.steps[index + 1 :]):
-                del real[source], given[source]
+    for visit in walk(quantised, images):
+        block = _Block(visit.simulation, visit.index, filters[visit.index])
+        left = block.learn(visit.inputs, visit.target, held, options)
+        filters[visit.index] = dict(block.filters)
+        report(visit.index, left)
     return replace(quantised, filters=tuple(filters))
 
 
@@ -128,11 +109,11 @@ class _Block:
             schedule.step()
         learned = {name: filter.hardened() for name, filter in soft.items()}
         for name, filter in learned.items():
-            self.put(name, _simulated(filter))
+            self.put(name, simulated(filter))
         after = self.error(inputs, target, held)
         if after >= before:
             for name, filter in self.filters.items():
-                self.put(name, _simulated(filter))
+                self.put(name, simulated(filter))
             return 1.0
         self.filters = learned
         return after / before
@@ -160,7 +141,7 @@ class _Block:
     def error(self, inputs: list[Tensor], target: Tensor, count: int) -> float:
         """The mean squared error of the output for the first `count` pictures."""
         with torch.no_grad():
-            found = _in_chunks(lambda *x: self.real(list(x)), [x[:count] for x in inputs])
+            found = in_chunks(lambda *x: self.real(list(x)), [x[:count] for x in inputs])
             return float(((found - target[:count]) ** 2).mean())
 
     def pictures(self, inputs: list[Tensor]) -> int:
@@ -208,17 +189,3 @@ class _Soft:
             scale=self.scale,
             bias=bias.numpy().astype(np.int32),
         )
-
-
-def _simulated(filter: IntegerFilter) -> SimulatedFilter:
-    return SimulatedFilter(
-        weight=torch.from_numpy(filter.weight.astype(np.float32)),
-        bias=torch.from_numpy(filter.bias.astype(np.float64)),
-    )
-
-
-def _in_chunks(function: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
-    """`function` of all pictures, a few at a time, without gradients."""
-    with torch.no_grad():
-        parts = zip(*(x.split(_CHUNK) for x in inputs), strict=True)
-        return torch.cat([function(*part) for part in parts])

@@ -1,10 +1,7 @@
 """The report of a run: one HTML file that needs nothing else, on line or off."""
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,9 @@ from ..evaluate import Evaluation
 from . import sections
 from .confusion import confusion_part
 from .history import read_epochs
-from .markup import Markup, element, join
+from .markup import Markup
 from .mistakes import Mistake, worst_mistakes
-from .page import interval
+from .page import html_page, interval
 from .plots import percent
 
 FILE_NAME = "report.html"
@@ -98,28 +95,7 @@ def _page(run: Path, contract: Mapping[str, Any], data: ReportData) -> Markup:
     }
     title = f"{contract['model']['name']} on {evaluation.data}"
     head = _head(run, contract, evaluation, title)
-    style, script = _resource("page.css"), _resource("page.js")
-    # nothing may be fetched, and no script runs but ours: names of files and classes are foreign
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{_digest(script)}'"
-    )
-    top = element(
-        "head",
-        None,
-        element("meta", {"charset": "utf-8"}),
-        element("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
-        element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        element("title", None, title),
-        element("style", None, style),
-    )
-    body = element(
-        "body",
-        None,
-        element("main", None, head, *parts.values()),
-        element("script", None, script),
-    )
-    return join(Markup("<!doctype html>\n"), element("html", {"lang": "en"}, top, body))
+    return html_page(title, head, *parts.values())
 
 
 def _head(run: Path, contract: Mapping[str, Any], evaluation: Evaluation, title: str) -> Markup:
@@ -140,11 +116,3 @@ def _head(run: Path, contract: Mapping[str, Any], evaluation: Evaluation, title:
             ("Input", f"{size} × {size}", "pixels, RGB"),
         ],
     )
-
-
-def _resource(name: str) -> Markup:
-    return Markup(files(__name__).joinpath(name).read_text(encoding="utf-8"))
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -1,6 +1,9 @@
 """What the report's page is made of: its parts, tables, key numbers, commands."""
 
+import base64
+import hashlib
 from collections.abc import Sequence
+from importlib.resources import files
 
 from ..evaluate.metrics import Estimate
 from .markup import Markup, element, join
@@ -105,3 +108,33 @@ def number_cell(text: str | Markup, value: float | None = None) -> Markup:
 def commands(lines: Sequence[str]) -> Markup:
     """Command lines to copy."""
     return element("pre", {"tabindex": 0}, element("code", None, "\n".join(lines)))
+
+
+def html_page(title: str, *parts: str | Markup) -> Markup:
+    """A whole file that needs nothing else, on line or off."""
+    style, script = _resource("page.css"), _resource("page.js")
+    # nothing may be fetched, and no script runs but ours: names of files and classes are foreign
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{_digest(script)}'"
+    )
+    top = element(
+        "head",
+        None,
+        element("meta", {"charset": "utf-8"}),
+        element("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
+        element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
+        element("title", None, title),
+        element("style", None, style),
+    )
+    main = element("main", None, *parts)
+    body = element("body", None, main, element("script", None, script))
+    return join(Markup("<!doctype html>\n"), element("html", {"lang": "en"}, top, body))
+
+
+def _resource(name: str) -> Markup:
+    return Markup(files("mobilenet.report").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

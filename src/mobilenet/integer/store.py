@@ -1,0 +1,115 @@
+"""An int8 network in a run folder: its whole numbers as safetensors, named in model.json.
+
+The run's own weights stay beside it in float32, to be compared with. What the network is made of
+follows from those; the file holds, for every filter, `STEP.NAME.weight` int8, `.scale` float64 and
+`.bias` int32, and `ranges.scale` float64 and `ranges.zero` int64 in the order of `places`.
+"""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checkpoint import LoadedModel, load_model, read_file
+from ..checkpoint.tensors import decode_tensors, encode_tensors
+from ..errors import CheckpointError
+from ..program import Filter, Program, program_of
+from .scheme import Affine, IntegerFilter, QuantisedProgram, places, stages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LIMIT = 1 << 30  # bytes
+
+
+def encode_quantised(quantised: QuantisedProgram) -> bytes:
+    """The file's bytes."""
+    import torch
+
+    tensors: dict[str, Tensor] = {}
+    for index, filters in enumerate(quantised.filters):
+        for name, filter in filters.items():
+            for part in ("weight", "scale", "bias"):
+                array = np.ascontiguousarray(getattr(filter, part))
+                tensors[f"{index}.{name}.{part}"] = torch.from_numpy(array)
+    ranges = [quantised.ranges[place] for place in places(quantised.program)]
+    tensors["ranges.scale"] = torch.tensor([r.scale for r in ranges], dtype=torch.float64)
+    tensors["ranges.zero"] = torch.tensor([r.zero for r in ranges], dtype=torch.int64)
+    return encode_tensors(tensors)
+
+
+def load_quantised(folder: str | Path) -> QuantisedProgram:
+    """The int8 network of a run folder that `quantize` wrote.
+
+    Raises CheckpointError where there is none, or anything is missing or damaged.
+    """
+    return quantised_of(Path(folder), load_model(folder))
+
+
+def quantised_of(folder: Path, loaded: LoadedModel) -> QuantisedProgram:
+    """The int8 network beside a model that was loaded from `folder`."""
+    if loaded.quantised is None:
+        raise CheckpointError(f"{folder}: no int8 network there; mobilenet quantize makes one")
+    file = folder / loaded.quantised["file"]
+    data = read_file(file, limit=_LIMIT)
+    found = hashlib.sha256(data).hexdigest()
+    if found != loaded.quantised["sha256"]:
+        raise CheckpointError(
+            f"{file}: its sha256 is {found[:16]}…, but model.json names "
+            f"{loaded.quantised['sha256'][:16]}…: damaged; quantize the run again"
+        )
+    tensors = {name: tensor.numpy() for name, tensor in decode_tensors(data, file).items()}
+    try:
+        return _decode(program_of(loaded.module()), tensors)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{file}: not of this network: {error}") from None
+
+
+def _decode(program: Program, tensors: dict[str, np.ndarray]) -> QuantisedProgram:
+    wanted = places(program)
+    scales, zeros = tensors.pop("ranges.scale"), tensors.pop("ranges.zero")
+    if len(scales) != len(wanted) or len(zeros) != len(wanted):
+        raise ValueError(f"{len(scales)} ranges for {len(wanted)} tensors")
+    ranges = {
+        place: Affine(scale=float(scale), zero=int(zero))
+        for place, scale, zero in zip(wanted, scales, zeros, strict=True)
+    }
+    steps, filters = [], []
+    for index, step in enumerate(program.steps):
+        found = {name: _filter(tensors, f"{index}.{name}", of) for name, of in step.filters.items()}
+        real = {
+            stage.name: _real(found[stage.name], ranges[stage.source].scale)
+            for stage in stages(program, index)
+        }
+        filters.append(found)
+        steps.append(replace(step, **real))
+    if tensors:
+        raise ValueError(f"unknown tensors {sorted(tensors)[:3]}")
+    return QuantisedProgram(
+        program=replace(program, steps=tuple(steps)), filters=tuple(filters), ranges=ranges
+    )
+
+
+def _filter(tensors: dict[str, np.ndarray], name: str, of: Filter) -> IntegerFilter:
+    parts: dict[str, Any] = {}
+    for part, shape, dtype in (
+        ("weight", of.weight.shape, np.int8),
+        ("scale", of.bias.shape, np.float64),
+        ("bias", of.bias.shape, np.int32),
+    ):
+        array = tensors.pop(f"{name}.{part}")
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"{name}.{part}: {array.dtype} {array.shape}, expected {shape}")
+        parts[part] = array
+    if not (np.isfinite(parts["scale"]).all() and (parts["scale"] > 0).all()):
+        raise ValueError(f"{name}.scale: expected numbers above 0")
+    return IntegerFilter(**parts)
+
+
+def _real(filter: IntegerFilter, scale_in: float) -> Filter:
+    """What the whole numbers stand for."""
+    weight = filter.weight * filter.scale[:, None, None, None]
+    bias = filter.bias * (scale_in * filter.scale)
+    return Filter(weight=weight.astype(np.float32), bias=bias.astype(np.float32))

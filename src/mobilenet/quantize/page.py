@@ -1,0 +1,107 @@
+"""The report of a quantisation: one HTML file that needs nothing else."""
+
+from ..report.markup import Markup, element
+from ..report.page import figures, html_page, number_cell, paragraph, table, text_cell
+from ..report.plots import Point, Series, line_chart, number, rounded_axis, scatter
+from .result import Quantisation
+
+_SHOWN = 200  # flipped pictures in the table
+
+
+def quantisation_page(found: Quantisation) -> Markup:
+    """The whole file: the verdict, the ladder, the noise of each tensor, flipped pictures."""
+    title = f"{found.model} in int8"
+    return html_page(title, *_head(title, found), _ladder(found), _layers(found), _flips(found))
+
+
+def _head(title: str, found: Quantisation) -> tuple[Markup, ...]:
+    gate, drop = found.gate, found.gate.drop
+    verdict = "The gate holds" if found.ok else "The gate FAILS"
+    numbers = figures(
+        [
+            ("float32", f"{100 * gate.float_top1.value:.2f} %", "top-1"),
+            ("int8", f"{100 * gate.int8_top1.value:.2f} %", "top-1"),
+            ("Drop", f"{drop.points:.2f}", f"points ({drop.low:.2f} to {drop.high:.2f})"),
+            ("McNemar", f"{drop.p_value:.3g}", "p, exact and two-sided"),
+            ("Agreement", f"{100 * gate.agreement.value:.2f} %", "same first class"),
+            ("Size", f"{found.int8_bytes / 1e6:.2f} MB", f"of {found.float_bytes / 1e6:.2f}"),
+        ]
+    )
+    said = (
+        f"{verdict}: a drop of at most {found.max_drop:g} points, on {found.n} pictures of "
+        f"{found.data} ({found.split}); calibrated on {found.calibrated_on} others."
+    )
+    notes = [paragraph(note) for note in found.notes]
+    return element("h1", None, title), paragraph(said), *notes, numbers
+
+
+def _ladder(found: Quantisation) -> Markup:
+    rows = []
+    for rung in found.rungs:
+        gate = rung.gate
+        rows.append(
+            [
+                text_cell(rung.name),
+                element("td", None, rung.did if rung.kept else f"{rung.did}: no gain, left out"),
+                number_cell(f"{rung.snr_db:.1f}", rung.snr_db),
+                number_cell("–" if gate is None else f"{gate.drop.points:.2f}"),
+                number_cell("–" if gate is None else f"{100 * gate.agreement.value:.2f}"),
+                number_cell(f"{rung.seconds:.0f}", rung.seconds),
+            ]
+        )
+    kept = [rung for rung in found.rungs if rung.kept]
+    points = [(float(index), rung.snr_db) for index, rung in enumerate(kept)]
+    chart = line_chart(
+        [Series(name="logits", x=[x for x, _ in points], y=[y for _, y in points])],
+        title="Signal to noise of the logits, dB, after each step that was kept",
+        x=rounded_axis("step", [x for x, _ in points], zero=True),
+        y=rounded_axis("dB", [y for _, y in points], form=number),
+    )
+    heads = ["step", "what it did", "logits dB", "drop", "agreement %", "seconds"]
+    return element(
+        "section",
+        None,
+        element("h2", None, "Ladder"),
+        table(heads, rows, caption="Each step of the repair", numbers_from=2),
+        chart,
+    )
+
+
+def _layers(found: Quantisation) -> Markup:
+    points = [
+        Point(x=float(index), y=layer.snr_db, title=f"{layer.tensor}: {layer.snr_db:.1f} dB")
+        for index, layer in enumerate(found.layers)
+    ]
+    chart = scatter(
+        points,
+        title="Signal to noise of each tensor beside the float network's, in order",
+        x=rounded_axis("tensor", [point.x for point in points], zero=True),
+        y=rounded_axis("dB", [point.y for point in points], form=number),
+        width=760,
+    )
+    rows = [
+        [text_cell(layer.tensor), number_cell(f"{layer.snr_db:.1f}", layer.snr_db)]
+        for layer in found.layers
+    ]
+    return element(
+        "section",
+        None,
+        element("h2", None, "Tensors"),
+        chart,
+        table(["tensor", "dB"], rows, caption="Step and tensor", sortable=True),
+    )
+
+
+def _flips(found: Quantisation) -> Markup:
+    rows = [
+        [text_cell(flip.picture), *(element("td", None, label) for label in labels)]
+        for flip, labels in ((f, (f.float_label, f.int8_label)) for f in found.flips[:_SHOWN])
+    ]
+    heads = ["picture", "float32", "int8"]
+    caption = f"{len(found.flips)} pictures whose first class changed"
+    return element(
+        "section",
+        None,
+        element("h2", None, "Flipped pictures"),
+        table(heads, rows, caption=caption, numbers_from=9),
+    )

@@ -1,0 +1,107 @@
+"""What `quantize` reports."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..evaluate.metrics import Estimate
+from ..evaluate.paired import Drop
+
+FILE, PAGE = "quantisation.json", "quantisation.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What was measured on pictures that had no part in the repair. Without labels the float
+    network's answers stand in for them."""
+
+    float_top1: Estimate
+    int8_top1: Estimate
+    drop: Drop
+    agreement: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """A step of the ladder: the signal-to-noise ratio of the logits behind it, in dB, on pictures
+    held out of the calibration set; dropped (not `kept`) where that did not rise."""
+
+    name: str
+    did: str
+    snr_db: float
+    kept: bool
+    seconds: float
+    gate: Gate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """A picture whose first class changed, and the labels of what both networks say."""
+
+    picture: str
+    float_label: str
+    int8_label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNoise:
+    """The signal-to-noise ratio of a tensor in int8, beside the float network's, in dB."""
+
+    tensor: str
+    snr_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantisation:
+    """What `quantize` did and measured; `ok` where the drop is at most `max_drop` points.
+
+    The float network is the one that was given. Without labels (`labelled` false) its answers stand
+    in for them, so that the drop is the part of the answers that changed.
+    """
+
+    ok: bool
+    max_drop: float
+    path: Path
+    model: str
+    data: str
+    split: str
+    n: int
+    calibrated_on: int
+    labelled: bool
+    gate: Gate
+    rungs: tuple[Rung, ...]
+    layers: tuple[LayerNoise, ...]
+    flips: tuple[Flip, ...]
+    notes: tuple[str, ...]
+    float_bytes: int
+    int8_bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; rates are fractions, drops percentage points."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        gate, drop = self.gate, self.gate.drop
+        steps = [rung.name for rung in self.rungs if rung.kept]
+        return "\n".join(
+            [
+                f"{self.path}: int8, {self.int8_bytes / 1e6:.2f} MB of weights "
+                f"(float32 {self.float_bytes / 1e6:.2f} MB)",
+                f"float     top-1 {100 * gate.float_top1.value:.2f} %",
+                f"int8      top-1 {100 * gate.int8_top1.value:.2f} %",
+                f"drop      {drop.points:.2f} points ({drop.low:.2f} to {drop.high:.2f}; "
+                f"McNemar p = {drop.p_value:.3g}; right only in float {drop.only_float}, only "
+                f"in int8 {drop.only_exported})",
+                f"agreement {100 * gate.agreement.value:.2f} % "
+                f"({100 * gate.agreement.low:.2f} to {100 * gate.agreement.high:.2f})",
+                f"measured  {self.n} images, split {self.split} of {self.data}; calibrated on "
+                f"{self.calibrated_on} others",
+                f"ladder    {', '.join(steps)}",
+                f"gate      {'holds' if self.ok else 'FAILS'}: drop at most {self.max_drop:g} "
+                f"points",
+                f"report    {self.path / PAGE}",
+            ]
+        )

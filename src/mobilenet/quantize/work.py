@@ -1,0 +1,199 @@
+"""All that `quantize` does, once its options are checked."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoint import save_model
+from ..classify import folded
+from ..durable import write_atomically
+from ..errors import DataError
+from ..evaluate import answer
+from ..evaluate.metrics import wilson
+from ..evaluate.model import Forward, torch_forward
+from ..evaluate.paired import compare_answers
+from ..integer import Place, QuantisedProgram
+from ..integer.simulate import Simulation, simulate
+from ..integer.store import encode_quantised
+from ..preprocess import ImageError
+from ..program import LOGITS, Program, program_of
+from ..progress import say
+from ..train.allocator import keep_freed_memory
+from .ladder import Workshop, climb, decibels
+from .page import quantisation_page
+from .result import FILE, PAGE, Flip, Gate, LayerNoise, Quantisation
+from .source import Pictures, Source, open_pictures, open_source
+from .trace import run_float
+
+_LISTED = 1000  # flipped pictures that are named
+_COMPARED = 16  # pictures for the noise of each tensor
+_BATCH, _READERS = 16, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """See `quantize`."""
+
+    max_drop: float
+    steps: tuple[str, ...] | None
+    pictures: int
+    train_seconds: float
+    limit: int | None
+    skip_bad: bool
+    threads: int | None
+    seed: int
+
+
+def quantise_run(run: Path, data: str, out: Path, options: Options) -> Quantisation:
+    """`quantize`, with options that make sense."""
+    start = time.perf_counter()
+    keep_freed_memory()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    source = open_source(run)
+    found = open_pictures(
+        source, data, count=options.pictures, limit=options.limit, skip_bad=options.skip_bad
+    )
+    say(
+        f"{source.name}: calibrating with {len(found.calibration)} pictures of {data}, measuring "
+        f"on {len(found.measured)} of {found.split}"
+    )
+    judge = _Judge(source, found)
+    shop = Workshop(
+        images=found.calibration, train_seconds=options.train_seconds, seed=options.seed
+    )
+    program = program_of(source.network)
+    draft, rungs = climb(program, shop, judge.gate, steps=options.steps, max_drop=options.max_drop)
+    gate = next(rung.gate for rung in reversed(rungs) if rung.gate is not None)
+    result = Quantisation(
+        ok=gate.drop.points <= options.max_drop,
+        max_drop=options.max_drop,
+        path=out,
+        model=source.name,
+        data=data,
+        split=found.split,
+        n=len(found.measured),
+        calibrated_on=len(found.calibration),
+        labelled=found.labels is not None,
+        gate=gate,
+        rungs=rungs,
+        layers=tuple(layer_noise(draft.program, draft.quantised, shop.images[:_COMPARED])),
+        flips=judge.flips(),
+        notes=found.notes,
+        float_bytes=_weight_bytes(program),
+        int8_bytes=_integer_bytes(draft.quantised),
+        seconds=round(time.perf_counter() - start, 1),
+    )
+    _write(result, source, draft.quantised)
+    return result
+
+
+def layer_noise(
+    program: Program, quantised: QuantisedProgram, images: np.ndarray
+) -> Iterator[LayerNoise]:
+    """The signal-to-noise ratio of every tensor, where it is in its network's run."""
+    real: dict[Place, Tensor] = {}
+    run_float(program, images, observe=lambda place, x: real.__setitem__(place, x))
+    noise: dict[Place, tuple[float, float]] = {}
+
+    def compare(place: Place, centred: Tensor) -> None:
+        wanted = real[place].double()
+        error = centred.double() * quantised.ranges[place].scale - wanted
+        noise[place] = (float((wanted**2).sum()), float((error**2).sum()))
+
+    with torch.inference_mode():
+        x = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        Simulation.of(quantised)(x, observe=compare)
+    for place, (signal, error) in noise.items():
+        name = "image" if place.step < 0 else f"{place.step} {place.name}"
+        yield LayerNoise(tensor=name, snr_db=round(decibels(signal, error), 2))
+
+
+class _Judge:
+    """Measures int8 networks beside the float one, on the pictures that are kept for it."""
+
+    def __init__(self, source: Source, pictures: Pictures) -> None:
+        self.source, self.pictures = source, pictures
+        forward = torch_forward(folded(source.network), torch.device("cpu"))
+        self.float_first = self.first(forward)
+        given = pictures.labels
+        self.labels = self.float_first if given is None else given
+        self.int8_first = self.float_first
+
+    def first(self, forward: Forward) -> np.ndarray:
+        """The first class of every picture, int64 (N,)."""
+        split, contract = self.pictures.measured, self.source.preprocess
+        found = []
+        try:
+            for logits, _ in answer(forward, split, contract, batch_size=_BATCH, workers=_READERS):
+                found.append(logits.argmax(axis=1))
+        except ImageError as error:
+            raise DataError(
+                f"{error}; mend or remove it, or leave out such images with --skip-bad"
+            ) from None
+        return np.concatenate(found)
+
+    def gate(self, quantised: QuantisedProgram) -> Gate:
+        """What the last network that is measured answers is kept for `flips`."""
+        self.int8_first = self.first(lambda x: simulate(quantised, x)[LOGITS][:, :, 0, 0])
+        n = len(self.labels)
+        reference, found = self.float_first == self.labels, self.int8_first == self.labels
+        return Gate(
+            float_top1=wilson(int(reference.sum()), n),
+            int8_top1=wilson(int(found.sum()), n),
+            drop=compare_answers(reference, found),
+            agreement=wilson(int((self.float_first == self.int8_first).sum()), n),
+        )
+
+    def flips(self) -> tuple[Flip, ...]:
+        names = self.source.labels
+        changed = np.flatnonzero(self.float_first != self.int8_first)[:_LISTED]
+        return tuple(
+            Flip(
+                picture=self.pictures.measured.name(int(index)),
+                float_label=names[self.float_first[index]],
+                int8_label=names[self.int8_first[index]],
+            )
+            for index in changed
+        )
+
+
+def _weight_bytes(program: Program) -> int:
+    filters = [filter for step in program.steps for filter in step.filters.values()]
+    return sum(filter.weight.nbytes + filter.bias.nbytes for filter in filters)
+
+
+def _integer_bytes(quantised: QuantisedProgram) -> int:
+    """Weights of one byte, and a bias and a scale of four for every channel."""
+    filters = [filter for step in quantised.filters for filter in step.values()]
+    return sum(filter.weight.nbytes + 8 * len(filter.bias) for filter in filters)
+
+
+def _write(result: Quantisation, source: Source, quantised: QuantisedProgram) -> None:
+    summary = {
+        "model": result.model,
+        "data": result.data,
+        "calibrated_on": result.calibrated_on,
+        "steps": [rung.name for rung in result.rungs if rung.kept],
+        "drop_points": result.gate.drop.points,
+        "agreement": result.gate.agreement.value,
+    }
+    save_model(
+        result.path,
+        source.spec,
+        source.state,
+        preprocess=source.preprocess.to_dict(),
+        labels=source.labels,
+        task=source.task,
+        provenance={**source.provenance, "quantisation": summary},
+        quantised=encode_quantised(quantised),
+    )
+    text = json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n"
+    write_atomically(result.path / FILE, text.encode())
+    write_atomically(result.path / PAGE, quantisation_page(result).encode("utf-8", "replace"))
