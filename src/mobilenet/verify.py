@@ -24,6 +24,7 @@ from .evaluate.metrics import CONFIDENCE, Estimate, wilson
 from .evaluate.model import Forward, OpenModel, torch_forward
 from .evaluate.paired import Drop, compare_answers
 from .export import disagreement, golden_inputs, read_golden
+from .export.proof import tie_of
 from .progress import say
 from .runtime import Floats, Machine, Model, inspect_machine, load
 
@@ -254,7 +255,8 @@ def _check_golden(model: Model) -> GoldenCheck:
     # one grey level: Pillow's versions and builds may round a pixel differently
     level = 1.001 / 255 / min(model.preprocess.std)
     input_error = float(np.abs(inputs - golden.inputs).max())
-    wrong = disagreement(logits, golden.logits, tolerance=tolerance)
+    tie = tie_of(model.session.precision)
+    wrong = disagreement(logits, golden.logits, tolerance=tolerance, tie=tie)
     return GoldenCheck(
         ok=wrong is None and input_error <= level,
         images=len(golden.images),

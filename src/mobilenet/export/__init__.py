@@ -4,23 +4,31 @@ golden images and a usage sample."""
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import load_model, read_model_json, write_model_json
 from ..durable import make_folder, write_atomically
 from ..errors import MissingDependency, UsageError
+from ..integer import QuantisedProgram
+from ..integer.store import load_quantised
 from ..preprocess import Preprocess
+from ..program import program_of
 from ..progress import say, track
-from ..runtime import Floats, Precision, usable_cores
+from ..quantize import quantise_program
+from ..runtime import Precision, usable_cores
 from .artifact import Artifact, ExportedFile, Job, Proof
 from .engine import to_engine
 from .golden import FILE as GOLDEN_FILE
 from .golden import Golden, golden_inputs, read_golden
 from .onnx import to_onnx
-from .proof import disagreement, golden_answers, prove, tolerance_of
+from .proof import TOLERANCE, disagreement, golden_answers, prove, tolerance_of
+from .qdq import to_qdq
+
+if TYPE_CHECKING:
+    from ..classify import Classifier
 
 __all__ = [
     "EXPORTERS",
@@ -38,6 +46,8 @@ __all__ = [
 
 def _onnx(job: Job) -> ExportedFile:
     size, metadata = job.preprocess.size, _metadata(job.contract)
+    if job.quantised is not None:
+        return to_qdq(job.quantised, size=size, metadata=metadata)
     return to_onnx(job.classifier, size=size, metadata=metadata)
 
 
@@ -45,7 +55,7 @@ Exporter = Callable[[Job], ExportedFile]
 
 EXPORTERS: Mapping[str, Exporter] = {"onnx": _onnx, "engine": to_engine}
 PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
-    "onnx": ("float32",),
+    "onnx": ("float32", "int8"),
     "engine": ("float32", "bfloat16", "int8"),
 }
 SAMPLES = {"onnx": "predict.py", "engine": "predict_engine.py"}
@@ -56,7 +66,7 @@ def export(
     *,
     to: str,
     out: Path,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     calibrate: str | None = None,
 ) -> Artifact:
     """Convert a trained run to a model file that other runtimes read, and prove it.
@@ -65,50 +75,59 @@ def export(
     or with the exact arithmetic of its precision, before anything is written.
 
     Args:
-        run: Run folder that `train` wrote.
+        run: Run folder that `train` or `quantize` wrote.
         to: Format of the file; onnx, or engine for mobilenet's own native engine.
         out: Folder for the model file, model.json, golden.npz and predict.py.
-        precision: What the file computes in; onnx has float32 alone.
-        calibrate: Dataset whose training pictures int8 takes its ranges from.
+        precision: What the file computes in; without it int8 for what `quantize` wrote, else
+            float32. bfloat16 is the engine's alone.
+        calibrate: Dataset whose training pictures int8 takes its ranges from, for a run that
+            `quantize` did not write.
     """
-    _check_options(to, precision, calibrate)
+    if to not in EXPORTERS:
+        raise UsageError(f"format {to!r}: expected one of {sorted(EXPORTERS)}")
     out = Path(out)
     if (out / "model.json").exists() and "artifact" not in read_model_json(out):
         raise UsageError(f"{out}: a run, whose model.json would be lost; choose another folder")
     contract = read_model_json(run)
     loaded = load_model(run)
+    if precision is None:
+        precision = "float32" if loaded.quantised is None else "int8"
+    _check_options(to, precision, calibrate, quantised=loaded.quantised is not None)
+    classifier = loaded.module()
     job = Job(
-        classifier=loaded.module(),
+        classifier=classifier,
         contract=contract,
         preprocess=Preprocess.from_dict(loaded.preprocess),
         precision=precision,
-        calibration=_pictures(run, calibrate),
+        quantised=_quantised(run, classifier, calibrate) if precision == "int8" else None,
     )
     float_golden = golden_answers(job.classifier, job.preprocess)
     made = EXPORTERS[to](job)
     logits = float_golden.logits if made.reference is None else made.reference(float_golden.inputs)
-    proof = prove(made, float_golden, expected=logits)
+    tolerance = tolerance_of(made, job.quantised, replace(float_golden, logits=logits))
+    proof = prove(made, float_golden, expected=logits, tolerance=tolerance)
     fallback = _fallback(job, float_golden) if to == "engine" else None
     golden = replace(float_golden, logits=logits)
-    return _write(out, run, contract, made, golden, proof, fallback)
+    return _write(out, run, contract, made, golden, tolerance, proof, fallback)
 
 
-def _check_options(to: str, precision: str, calibrate: str | None) -> None:
-    if to not in EXPORTERS:
-        raise UsageError(f"format {to!r}: expected one of {sorted(EXPORTERS)}")
+def _check_options(to: str, precision: str, calibrate: str | None, *, quantised: bool) -> None:
     if precision not in PRECISIONS[to]:
         raise UsageError(f"precision {precision!r}: --to {to} has {', '.join(PRECISIONS[to])}")
-    if (precision == "int8") != (calibrate is not None):
+    if quantised and calibrate is not None:
+        raise UsageError("--calibrate: the run is int8 already, with ranges of its own")
+    if not quantised and (precision == "int8") != (calibrate is not None):
         raise UsageError(
             "--precision int8 and --calibrate DATA go together: the ranges of the activations are "
-            "found on the training pictures of DATA"
+            "found on the training pictures of DATA; mobilenet quantize also repairs what is lost"
         )
 
 
-def _pictures(run: Path, data: str | None) -> Iterable[Floats]:
-    """Batches of training pictures to calibrate with, none of which the run was measured on."""
+def _quantised(run: Path, classifier: "Classifier", data: str | None) -> QuantisedProgram:
+    """The run's int8 network; or one calibrated, to the extremes that are met, with training
+    pictures of `data`, none of which the run was measured on."""
     if data is None:
-        return ()
+        return load_quantised(run)
     from ..evaluate import open_model, open_split
     from ..quantize.pictures import BATCH, PICTURES, calibration_batches
 
@@ -117,15 +136,16 @@ def _pictures(run: Path, data: str | None) -> Iterable[Floats]:
     split = dataset.splits[name]
     count = min(PICTURES, len(split))
     found = calibration_batches(split, opened.preprocess, count=count, workers=usable_cores())
-    return track(found, total=-(-count // BATCH), desc="calibrating")
+    pictures = track(found, total=-(-count // BATCH), desc="calibrating")
+    return quantise_program(program_of(classifier), pictures)
 
 
 def _fallback(job: Job, golden: Golden) -> ExportedFile | None:
     """The same network for ONNX Runtime in float32, for machines without the native engine; None
     where this one cannot make it."""
     try:
-        made = _onnx(job)
-        prove(made, golden, expected=golden.logits)
+        made = _onnx(replace(job, precision="float32", quantised=None))
+        prove(made, golden, expected=golden.logits, tolerance=TOLERANCE)
     except MissingDependency as error:
         say(f"{error}; without it the folder has no fallback for machines without the engine")
         return None
@@ -138,6 +158,7 @@ def _write(
     contract: Mapping[str, Any],
     made: ExportedFile,
     golden: Golden,
+    tolerance: float,
     proof: Proof,
     fallback: ExportedFile | None,
 ) -> Artifact:
@@ -163,7 +184,7 @@ def _write(
         "golden": {
             "file": GOLDEN_FILE,
             "sha256": hashlib.sha256(golden_data).hexdigest(),
-            "tolerance": tolerance_of(made.precision, golden.logits),
+            "tolerance": tolerance,
         },
         "checked": asdict(proof),
         "source": _relative(run, out),

@@ -1,10 +1,11 @@
 """What an exporter is given, what it makes, and what `export` reports of the folder it wrote."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..integer import QuantisedProgram
 from ..preprocess import Preprocess
 from ..runtime import Floats, Precision
 
@@ -17,13 +18,13 @@ Reference = Callable[[Floats], Floats]  # images (N, 3, H, W) to logits (N, clas
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
     """A classifier to convert. `contract` is its model.json, `preprocess` what that says of
-    pictures; int8 is calibrated with `calibration`, batches of preprocessed pictures."""
+    pictures, `quantised` its int8 network where that is the precision."""
 
     classifier: "Classifier"
     contract: Mapping[str, Any]
     preprocess: Preprocess
     precision: Precision
-    calibration: Iterable[Floats]
+    quantised: QuantisedProgram | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,11 +34,10 @@ _BATCH = 8
 def to_engine(job: Job) -> ExportedFile:
     """Convert to the engine's format: input "image" (batch, 3, size, size), output "logits".
 
-    int8 is calibrated with `job.calibration`, to the extremes that are met there. Raises
-    UsageError without a picture, ExportError for a label that the file cannot hold.
+    Raises ExportError for a label that the file cannot hold.
     """
     size, classes = job.preprocess.size, len(job.contract["labels"])
-    network = _network(job.classifier, job.precision, job.calibration)
+    network = job.quantised or _network(job.classifier, job.precision, ())
     made = EngineFile(
         network=network,
         precision=job.precision,

@@ -133,7 +133,7 @@ def quantise_filter(filter: Filter, scale_in: float) -> IntegerFilter:
     weight, bias = filter.weight.astype(np.float64), filter.bias.astype(np.float64)
     largest = np.abs(weight).max((1, 2, 3))
     scale = np.maximum(largest / LARGEST_WEIGHT, np.abs(bias) / (scale_in * _LARGEST_BIAS))
-    scale = np.where(scale > _TINY, scale.astype(np.float32), 1.0)
+    scale = np.where(scale > _TINY, scale.astype(np.float32).astype(np.float64), 1.0)
     rounded = np.rint(weight / scale[:, None, None, None])
     return IntegerFilter(
         weight=np.clip(rounded, -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8),

@@ -36,7 +36,7 @@ class Distillation:
     decides what is kept; `decay` is that of the moving average."""
 
     seconds: float = 300.0
-    rate: float = 0.05
+    rate: float = 0.001
     batch: int = 8
     held_out: float = 0.125
     decay: float = 0.98
