@@ -514,8 +514,8 @@ def test_without_the_onnx_extra_there_is_no_fallback(
 
 
 def test_wrong_usage_is_refused(small_run: Path, flowers: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="precision 'int8': --to onnx has float32"):
-        export(small_run, to="onnx", out=tmp_path, precision="int8", calibrate=str(flowers))
+    with pytest.raises(UsageError, match="precision 'bfloat16': --to onnx has float32, int8"):
+        export(small_run, to="onnx", out=tmp_path, precision="bfloat16")
     for precision, calibrate in (("int8", None), ("float32", str(flowers))):
         with pytest.raises(UsageError, match="go together"):
             export(small_run, to="engine", out=tmp_path, precision=precision, calibrate=calibrate)

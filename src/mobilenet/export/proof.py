@@ -51,7 +51,7 @@ def tolerance_of(made: ExportedFile, quantised: QuantisedProgram | None, golden:
         case "int8":
             if made.format == "engine" or quantised is None:
                 return 0.0
-            return SWAYS * _sway(quantised, golden)
+            return TOLERANCE + SWAYS * _sway(quantised, golden)
 
 
 def _sway(quantised: QuantisedProgram, golden: Golden) -> float:
