@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from mobilenet.integer.store import load_quantised
 from mobilenet.program import LOGITS, program_of
 from mobilenet.quantize import quantize, verb
 from mobilenet.quantize.ladder import REPAIRS, Workshop, climb
+from mobilenet.quantize.reconstruct import Reconstruction
 from mobilenet.quantize.result import Gate
 from mobilenet.runtime import load
 from mobilenet.verify import verify
@@ -229,10 +231,15 @@ def test_the_steps_of_the_options_are_those_of_the_ladder() -> None:
 
 @pytest.mark.slow
 def test_every_step_runs_and_the_gate_fails_where_nothing_helps(
-    small_run: Path, holidays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_run: Path,
+    holidays: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A classifier with one huge weight in every row, the same for all classes, has no steps left
     for what tells them apart."""
+    monkeypatch.setattr(ladder, "Reconstruction", partial(Reconstruction, iterations=10))
     loaded = load_model(small_run)
     run = tmp_path / "hopeless"
     state = {name: tensor.clone() for name, tensor in loaded.state.items()}

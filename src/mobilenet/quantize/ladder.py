@@ -25,7 +25,7 @@ from .trace import run_float
 CALIBRATE = "calibrate"  # what every ladder begins with
 
 _OBSERVED = 8  # pictures in a batch of the observers
-_EQUALISED, _CHOSEN = 32, 64  # pictures whose answers decide
+_EQUALISED, _CHOSEN = 16, 64  # pictures whose answers decide
 _HELD_OUT = 0.125  # of the pictures: whether a step has helped is seen on these
 _CHUNK = 8
 
