@@ -21,7 +21,7 @@ VERBS = {
     "train": "Train a MobileNet on labelled images, from ImageNet weights or from scratch.",
     "evaluate": "Measure a run or an exported artifact on labelled images.",
     "predict": "Name what is on pictures.",
-    "quantize": "Make an int8 run of a float one that answers as well, and measure it.",
+    "quantize": "Make an int8 network of a float one, and repair it until it answers as well.",
     "export": "Convert a trained run to a model file that other runtimes read, and prove it.",
     "verify": "Compare an exported file with its run on labelled pictures; write certificate.json.",
     "benchmark": "Time a model with several runtimes, in turns, NumPy arrays in and out.",
