@@ -12,7 +12,8 @@
 //   matrix, float32    [N/16][K][16]              N = outputs, K = inputs, N padded with zeros
 //   matrix, bfloat16   [N/16][K/2][16][2]         K padded with zeros to a multiple of 32
 //   matrix, int8       [N/16][K/4][16][4]         K padded with zeros to a multiple of 64
-//   depthwise          [C/16][kernel*kernel][16]  float32 (also in a bfloat16 file), or int8
+//   depthwise          [C/16][kernel*kernel][16]  float32 (also in a bfloat16 file), or int8; int16
+//                                              where the file is wide
 //   bias, multiplier, weight sum   [N], padded to 16: float32 (int8 files: int32, float32, int32)
 //
 // K of an ordinary convolution counts rows, then columns, then channels padded to 16, except where
@@ -60,7 +61,9 @@ enum class Padding : uint32_t {
   same = 1,       // TensorFlow's SAME: ceil(size / stride) outputs, the odd pixel below and right
 };
 
-// An int8 value q in 0...255 stands for scale * (q - zero).
+// An int8 value q in 0...255 stands for scale * (q - zero). In a wide file the image and what is
+// expanded have 0...1023, and the weights that meet the image or are depthwise -511...511: the
+// engine keeps those in float32 in any case, where so much is exact.
 struct Affine {
   float scale;
   int32_t zero;
@@ -119,11 +122,16 @@ struct FileHeader {
   float std[3];
   uint32_t resize;      // shorter side in pixels before the crop; 0: the whole image is squeezed
   uint32_t filter;      // 0 bilinear, 1 bicubic, both with antialiasing
-  uint32_t reserved[4];
+  uint32_t wide;        // int8: 1 where what never becomes a map has ten bits
+  uint32_t reserved[3];
 };
 
 static_assert(sizeof(FileHeader) == 144 && sizeof(OutputRecord) == 8, "format");
 static_assert(sizeof(ConvRecord) == 32 && sizeof(StepRecord) == 272, "format");
+
+// The largest value of an int8 tensor, and the largest weight.
+constexpr int kLargest = 255, kLargestWide = 1023;
+constexpr int kLargestWeight = 127, kLargestWideWeight = 511;
 
 constexpr uint32_t kMaxSteps = 4096;
 constexpr uint32_t kMaxChannels = 1u << 16;

@@ -27,8 +27,8 @@ int64_t matrix_bytes(Precision precision, int64_t outputs, int64_t inputs) {
   return round_up(outputs, kBlock) * matrix_inputs(precision, inputs) * each;
 }
 
-int64_t filter_bytes(Precision precision, int64_t channels, int kernel) {
-  const int64_t each = precision == Precision::int8 ? 1 : 4;
+int64_t filter_bytes(Precision precision, bool wide, int64_t channels, int kernel) {
+  const int64_t each = precision != Precision::int8 ? 4 : wide ? 2 : 1;
   return round_up(channels, kBlock) * kernel * kernel * each;
 }
 

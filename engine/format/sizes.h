@@ -12,7 +12,8 @@ namespace mobilenet {
 
 // Arrays of a file, in bytes. Dimensions that parse() accepts do not overflow.
 int64_t matrix_bytes(Precision precision, int64_t outputs, int64_t inputs);
-int64_t filter_bytes(Precision precision, int64_t channels, int kernel);  // depthwise
+// Depthwise.
+int64_t filter_bytes(Precision precision, bool wide, int64_t channels, int kernel);
 int64_t vector_bytes(int64_t outputs);  // of a bias, multiplier or weight sum
 
 // Inputs of one output of a convolution (K), and of its row in a matrix, padding included.

@@ -19,7 +19,8 @@ constexpr uint32_t kMaxWindow = 512;  // of average_pool: its kernel and stride
 constexpr float kMinScale = 0x1p-67f, kMaxScale = 0x1p30f, kMaxMultiplier = 0x1p60f;
 
 // Sums of an int8 network are int32; those that are made of float32 numbers are exact to 2^24.
-constexpr int64_t kMaxProduct = 255 * 128;
+constexpr int64_t kMaxProduct = kLargest * 128;
+constexpr int64_t kMaxWideProduct = kLargestWide * (kLargestWideWeight + 1);
 constexpr int64_t kMaxExact = int64_t{1} << 24;
 
 // How a step uses a filter.
@@ -35,6 +36,7 @@ class StepChecker {
       : file_(file),
         layout_(*layout),
         precision_(static_cast<Precision>(file.header->precision)),
+        wide_(file.header->wide != 0),
         channels_{3} {}
 
   bool run(std::string* error) {
@@ -224,7 +226,7 @@ class StepChecker {
               int kernel) {
     const bool int8 = precision_ == Precision::int8;
     const Precision stored = use == Use::image ? Precision::float32 : precision_;
-    const int64_t bytes = use == Use::depthwise ? filter_bytes(stored, outputs, kernel)
+    const int64_t bytes = use == Use::depthwise ? filter_bytes(stored, wide_, outputs, kernel)
                                                 : matrix_bytes(stored, outputs, inputs);
     const bool sums = int8 && use == Use::matrix;
     if (!array(what, " weights", record.weights, bytes) ||
@@ -258,7 +260,8 @@ class StepChecker {
     const bool exact = use != Use::matrix;  // computed in float32
     if (!exact) inputs = matrix_inputs(precision_, inputs);
     // a correction by the weights' sum times the input's zero is as large as the sum itself
-    const int64_t sum = (exact ? 1 : 2) * inputs * kMaxProduct;
+    const int64_t sum =
+        exact ? inputs * (wide_ ? kMaxWideProduct : kMaxProduct) : 2 * inputs * kMaxProduct;
     const int64_t left = (exact ? kMaxExact : INT32_MAX) - sum;
     if (left < 0)
       return fail(&reason_, "%s: a sum of %lld products overflows in int8", what,
@@ -278,27 +281,38 @@ class StepChecker {
     if (use == Use::image) {
       const float* weights = file_.at<float>(record.weights);
       for (int64_t i = 0; i < count * inputs; ++i)
-        if (!(std::fabs(weights[i]) <= 127) || weights[i] != std::nearbyint(weights[i]))
-          return fail(&reason_, "%s weights: %g: expected whole numbers from -127 to 127", what,
-                      weights[i]);
+        if (!(std::fabs(weights[i]) <= most_weight()) || weights[i] != std::nearbyint(weights[i]))
+          return fail(&reason_, "%s weights: %g: expected whole numbers from -%d to %d", what,
+                      weights[i], most_weight(), most_weight());
+    }
+    if (use == Use::depthwise && wide_) {
+      // one byte a weight is within bounds whatever it holds
+      const int16_t* weights = file_.at<int16_t>(record.weights);
+      for (int64_t i = 0; i < count * inputs; ++i)
+        if (std::abs(weights[i]) > most_weight())
+          return fail(&reason_, "%s weights: %d: expected -%d to %d", what, weights[i],
+                      most_weight(), most_weight());
     }
     return check_floats(what, " multiplier", file_.at<float>(record.multiplier), count,
                         kMaxMultiplier);
   }
 
+  int most_weight() const { return wide_ ? kLargestWideWeight : kLargestWeight; }
+
   bool check_ranges(const StepRecord& s) {
     return precision_ != Precision::int8 ||
-           (check_range("expanded_range", s.expanded_range, &reason_) &&
-            check_range("depthwise_range", s.depthwise_range, &reason_) &&
-            check_range("pooled_range", s.pooled_range, &reason_) &&
-            check_range("squeezed_range", s.squeezed_range, &reason_) &&
-            check_range("gated_range", s.gated_range, &reason_) &&
-            check_range("out_range", s.out_range, &reason_));
+           (check_range("expanded_range", s.expanded_range, wide_, &reason_) &&
+            check_range("depthwise_range", s.depthwise_range, false, &reason_) &&
+            check_range("pooled_range", s.pooled_range, false, &reason_) &&
+            check_range("squeezed_range", s.squeezed_range, false, &reason_) &&
+            check_range("gated_range", s.gated_range, false, &reason_) &&
+            check_range("out_range", s.out_range, false, &reason_));
   }
 
   const File& file_;
   Layout& layout_;
   const Precision precision_;
+  const bool wide_;
   std::vector<uint32_t> channels_;  // of the values so far
   std::vector<bool> used_;          // values that are read or outputs
   uint32_t index_ = 0;
@@ -307,11 +321,12 @@ class StepChecker {
 
 }  // namespace
 
-bool check_range(const char* what, const Affine& range, std::string* error) {
+bool check_range(const char* what, const Affine& range, bool wide, std::string* error) {
+  const int most = wide ? kLargestWide : kLargest;
   if (!(range.scale >= kMinScale && range.scale <= kMaxScale))
     return fail(error, "%s: scale %g: expected %g to %g", what, range.scale, kMinScale, kMaxScale);
-  return (range.zero >= 0 && range.zero <= 255) ||
-         fail(error, "%s: zero %d: expected 0 to 255", what, range.zero);
+  return (range.zero >= 0 && range.zero <= most) ||
+         fail(error, "%s: zero %d: expected 0 to %d", what, range.zero, most);
 }
 
 bool check_steps(const File& file, Layout* layout, std::string* error) {

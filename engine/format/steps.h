@@ -12,7 +12,7 @@ namespace mobilenet {
 // `file`: the header is checked, the tables lie in the file, outputs are values that there are.
 bool check_steps(const File& file, Layout* layout, std::string* error);
 
-bool check_range(const char* what, const Affine& range, std::string* error);
+bool check_range(const char* what, const Affine& range, bool wide, std::string* error);
 
 }  // namespace mobilenet
 

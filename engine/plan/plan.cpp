@@ -580,6 +580,7 @@ bool make_plan(const File& file, const Kernels& kernels, int height, int width, 
   plan->height = height;
   plan->width = width;
   plan->in_range = file.header->in_range;
+  if (file.header->wide) plan->in_largest = kLargestWide;
   Program program = read_program(file, *plan->arithmetic, widen, shapes);
   Planner(std::move(program), *plan->arithmetic, threads, cache, plan).run();
   return true;

@@ -138,6 +138,7 @@ struct Plan {
   const Arithmetic* arithmetic;
   int height, width;
   Affine in_range;
+  int in_largest = kLargest;
   std::vector<Map> maps;
   std::vector<Stage> stages;
   std::vector<PlannedOutput> outputs;

@@ -28,6 +28,7 @@ class Reader {
       : file_(file), arithmetic_(arithmetic), widen_(widen), shapes_(shapes) {
     precision_ = static_cast<Precision>(file.header->precision);
     is_int8_ = precision_ == Precision::int8;
+    wide_ = file.header->wide != 0;
   }
 
   Program read() {
@@ -100,14 +101,14 @@ class Reader {
     return rounding(activation, out.range);
   }
 
-  Rounding rounding(Activation activation, Affine range) const {
+  Rounding rounding(Activation activation, Affine range, int largest = kLargest) const {
     Rounding r;
     r.activation = activation;
     const double scale = range.scale;
     const bool at_zero = activation == Activation::relu || activation == Activation::relu6;
     r.zero = range.zero;
     r.low = at_zero ? 0 : static_cast<float>(-range.zero);
-    r.high = static_cast<float>(255 - range.zero);
+    r.high = static_cast<float>(largest - range.zero);
     if (activation == Activation::relu6)
       r.high = std::min(r.high, factor(std::nearbyint(6 / scale)));
     r.after = factor(1 / (6 * scale));
@@ -169,7 +170,8 @@ class Reader {
       const size_t count = blocks(channels) * kernel * kernel * kBlock;
       float* whole = own<float>(count);
       const int8_t* from = file_.at<int8_t>(record.weights);
-      for (size_t i = 0; i < count; ++i) whole[i] = from[i];
+      const int16_t* from_wide = file_.at<int16_t>(record.weights);
+      for (size_t i = 0; i < count; ++i) whole[i] = wide_ ? from_wide[i] : from[i];
       w.matrix = whole;
     }
     return w;
@@ -220,6 +222,7 @@ class Reader {
       Node n = begin(Op::pointwise, in, expanded);
       n.weights = matrix(s.expand, s.expanded, from.channels, from.range.zero);
       n.rounding = rounding(activation, program_.values[expanded]);
+      if (wide_) n.rounding = rounding(activation, s.expanded_range, kLargestWide);
       push(n);
     }
     const Shape shape = shapes_[step_ + 1];
@@ -296,7 +299,7 @@ class Reader {
   const bool widen_;
   const std::vector<Shape>& shapes_;
   Precision precision_;
-  bool is_int8_;
+  bool is_int8_, wide_;
   int step_ = 0;
   Program program_;
   std::vector<int> value_of_;

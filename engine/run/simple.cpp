@@ -329,7 +329,7 @@ void Walk::stem_row(const Stage& s, int row, void* out, int64_t plane, int block
       if (int8) {
         g.inverse = static_cast<float>(1 / static_cast<double>(plan.in_range.scale));
         g.low = static_cast<float>(-plan.in_range.zero);
-        g.high = static_cast<float>(255 - plan.in_range.zero);
+        g.high = static_cast<float>(plan.in_largest - plan.in_range.zero);
       }
       plan.arithmetic->read(g);
       std::memset(g.out + plan.width, 0,

@@ -262,7 +262,7 @@ class Model {
   }
 
   void filter(ConvRecord* record, int64_t channels, int kernel) {
-    std::vector<uint8_t> bytes(static_cast<size_t>(filter_bytes(precision_, channels, kernel)));
+    std::vector<uint8_t> bytes(static_cast<size_t>(filter_bytes(precision_, false, channels, kernel)));
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t k = 0; k < int64_t{kernel} * kernel; ++k) {
         const auto at = static_cast<size_t>((c / kBlock * kernel * kernel + k) * kBlock +

@@ -146,6 +146,10 @@ def litert_int8_bytes(
 ) -> bytes:
     """The file of any network, with its outputs in order: 1x1 maps (1, channels), the others
     (1, height, width, channels). Otherwise as `to_litert_int8`."""
+    if network.wide:
+        raise ExportError(
+            "ten bits where a .tflite file has eight: quantize the run again with --portable"
+        )
     for package in ("flatbuffers", "ai_edge_litert"):
         if find_spec(package) is None:
             raise MissingDependency(package.replace("_", "-"), "litert", "writing a .tflite file")

@@ -179,8 +179,12 @@ class _Writer:
         return _Map(name=self.graph.node(operator, inputs, attributes=attributes), size=size)
 
     def write(self, place: Place, x: _Map, activation: Activation = "none") -> None:
-        """Keep results: rounded to uint8 where the place has a range, else as they are."""
+        """Keep results: rounded to uint8 where the place has a range, else as they are. What
+        has ten bits stays float32, which is nearer to them than eight would be."""
         affine = self.network.ranges.get(place)
+        if affine is not None and affine.largest > LARGEST:
+            self.maps[place] = self.bounded(x, activation, affine)
+            return
         x = self.activated(x, activation, affine)
         if affine is not None:
             scale, zero = np.float32(affine.scale), np.uint8(affine.zero)
@@ -188,6 +192,18 @@ class _Writer:
             q = self.graph.node("QuantizeLinear", [x.name, *unit])
             x = self.map("DequantizeLinear", [q, *unit], x.size)
         self.maps[place] = x
+
+    def bounded(self, x: _Map, activation: Activation, affine: Affine) -> _Map:
+        """The activation, and the ends of the tensor's range."""
+        low, high = -affine.zero * affine.scale, (affine.largest - affine.zero) * affine.scale
+        if activation in ("relu", "relu6"):
+            low = 0.0
+        if activation == "relu6":
+            high = min(high, 6.0)
+        if activation in ("hard_swish", "hard_sigmoid"):
+            x = self.activated(x, activation, None)
+        ends = [self.graph.constant(np.array(end, np.float32)) for end in (low, high)]
+        return self.map("Clip", [x.name, *ends], x.size)
 
     def activated(self, x: _Map, activation: Activation, affine: Affine | None) -> _Map:
         """The activation, but for bounds at which the tensor's range ends anyhow: runtimes fuse a
@@ -270,7 +286,12 @@ class _Graph:
         return self.constants[-1].name
 
     def filter(self, filter: IntegerFilter, scale_in: float) -> list[str]:
-        """A filter's weight and bias in real numbers, for inputs of that scale."""
+        """A filter's weight and bias in real numbers, for inputs of that scale; weights of ten bits
+        as float32 constants."""
+        if filter.weight.dtype != np.int8:
+            weight = filter.weight * filter.scale[:, None, None, None]
+            bias = filter.bias * (filter.scale * scale_in)
+            return [self.constant(value.astype(np.float32)) for value in (weight, bias)]
         # each weight with zeros of its own: ONNX Runtime cannot open the file with exact sums else
         zero = np.zeros(len(filter.scale), np.int8)
         weight = (filter.weight, filter.scale.astype(np.float32), zero)

@@ -32,12 +32,12 @@ from .scheme import (
     Place,
     QuantisedProgram,
     Stage,
-    UInt8,
+    Values,
     multiplier,
     stages,
 )
 
-Observer = Callable[[Place, UInt8], None]
+Observer = Callable[[Place, Values], None]
 
 _F = np.float32
 _UNIT = Affine(scale=1.0, zero=0)  # of results that stay float32
@@ -49,7 +49,7 @@ def run_integer(
     """The outputs, float32 (N, C, H, W), for preprocessed images float32 (N, 3, H, W).
 
     A value that no step reads is not rounded: its results are float32. `observe` is shown every
-    tensor that has a range, as uint8 (N, C, H, W).
+    tensor that has a range, as uint8, or uint16 where it is wide, (N, C, H, W).
     """
     run = _Run(quantised, observe)
     image = Place.of(IMAGE)
@@ -61,7 +61,7 @@ def run_integer(
 
 @dataclass(frozen=True, eq=False)
 class _Tensor:
-    q: UInt8
+    q: Values
     affine: Affine
 
     @property
@@ -100,7 +100,7 @@ class _Run:
             return
         self.keep(place, _rounded(v, self.quantised.ranges[place], activation))
 
-    def keep(self, place: Place, q: UInt8) -> None:
+    def keep(self, place: Place, q: Values) -> None:
         if self.observe is not None:
             self.observe(place, q)
         self.tensors[place] = _Tensor(q, self.quantised.ranges[place])
@@ -217,13 +217,14 @@ def _activated(y: np.ndarray, activation: Activation, target: Affine) -> np.ndar
     return y
 
 
-def _rounded(v: np.ndarray, affine: Affine, activation: Activation = "none") -> UInt8:
+def _rounded(v: np.ndarray, affine: Affine, activation: Activation = "none") -> Values:
     """Results in units of the scale to the nearest values of the tensor, halves to even."""
     low = 0 if activation in ("relu", "relu6") else -affine.zero
-    high = LARGEST - affine.zero
+    high = affine.largest - affine.zero
     if activation == "relu6":
         high = min(high, round(6 / affine.scale))
-    return (np.rint(np.clip(v, _F(low), _F(high))).astype(np.int32) + affine.zero).astype(np.uint8)
+    q = np.rint(np.clip(v, _F(low), _F(high))).astype(np.int32) + affine.zero
+    return q.astype(np.uint8 if affine.largest == LARGEST else np.uint16)
 
 
 def _mean(x: _Tensor, target: Affine) -> np.ndarray:

@@ -3,6 +3,11 @@
 A tensor's value q in 0...255 stands for scale * (q - zero); weights are whole numbers in
 -127...127 times one scale an output channel; biases are int32 in units of scale in * weight scale.
 Scales are float32 numbers; what is derived from them is computed in float64 and cast once.
+
+A network may be wide: ten bits for what never becomes a map in the native engine, which is the
+image and the expanded tensors, and for the weights that meet the image or are depthwise. The engine
+holds these few rows and weights as float32 numbers in any case, whose sums of products are exact
+below 2^24, so the two bits more cost it no time.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,12 +20,15 @@ from numpy.typing import NDArray
 from ..program import IMAGE, Activation, BlockStep, ConvStep, Floats, Program
 
 Int8 = NDArray[np.int8]
+Int16 = NDArray[np.int16]
 Int32 = NDArray[np.int32]
-UInt8 = NDArray[np.uint8]
+Values = NDArray[np.uint8] | NDArray[np.uint16]
 Doubles = NDArray[np.float64]
 
 LARGEST = 255  # of a tensor's value
 LARGEST_WEIGHT = 127
+LARGEST_WIDE = 1023
+LARGEST_WIDE_WEIGHT = 511
 
 
 class Place(NamedTuple):
@@ -41,25 +49,32 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Affine:
-    """q in 0...255 stands for scale * (q - zero); scale is a float32 number above 0."""
+    """q in 0...largest stands for scale * (q - zero); scale is a float32 number above 0."""
 
     scale: float
     zero: int
+    largest: int = LARGEST
 
     def __post_init__(self) -> None:
         if not (self.scale > 0 and float(np.float32(self.scale)) == self.scale):
             raise ValueError(f"scale {self.scale!r}: expected a float32 number above 0")
-        if not 0 <= self.zero <= LARGEST:
-            raise ValueError(f"zero {self.zero!r}: expected 0 to {LARGEST}")
+        if not 0 <= self.zero <= self.largest:
+            raise ValueError(f"zero {self.zero!r}: expected 0 to {self.largest}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerFilter:
-    """A filter in whole numbers: weight int8 (O, I, k, k), scale float64 (O,), bias int32 (O,)."""
+    """A filter in whole numbers: weight (O, I, k, k) int8, or int16 where it is wide, scale float64
+    (O,), bias int32 (O,)."""
 
-    weight: Int8
+    weight: Int8 | Int16
     scale: Doubles
     bias: Int32
+
+    @property
+    def largest(self) -> int:
+        """What weights are at most."""
+        return LARGEST_WEIGHT if self.weight.dtype == np.int8 else LARGEST_WIDE_WEIGHT
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +85,11 @@ class QuantisedProgram:
     program: Program
     filters: tuple[Mapping[str, IntegerFilter], ...]
     ranges: Mapping[Place, Affine]
+
+    @property
+    def wide(self) -> bool:
+        """Whether it has ten bits where a wide network does."""
+        return self.ranges[Place.of(IMAGE)].largest > LARGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +144,16 @@ def places(program: Program) -> tuple[Place, ...]:
         if index + 1 in read:
             found.append(Place.of(index + 1))
     return tuple(found)
+
+
+def is_wide_place(place: Place) -> bool:
+    """Whether a wide network has ten bits there."""
+    return place == Place.of(IMAGE) or place.name == "expanded"
+
+
+def is_wide_filter(stage: Stage) -> bool:
+    """Whether a wide network's weights have ten bits there."""
+    return stage.name == "depthwise" or stage.source == Place.of(IMAGE)
 
 
 def result_scale(ranges: Mapping[Place, Affine], stage: Stage) -> float:

@@ -31,7 +31,7 @@ from ..program import (
     Step,
 )
 from ..program.geometry import bilinear, pads
-from .scheme import LARGEST, Affine, Place, QuantisedProgram, Stage, result_scale, stages
+from .scheme import Affine, Place, QuantisedProgram, Stage, result_scale, stages
 
 Observer = Callable[[Place, Tensor], None]
 
@@ -56,7 +56,7 @@ class Map(NamedTuple):
 
 
 class SimulatedFilter(NamedTuple):
-    """`weight` (O, I, k, k) float32 in -127...127 and `bias` (O,) float64, whole numbers both."""
+    """`weight` (O, I, k, k) float32 and `bias` (O,) float64, whole numbers both."""
 
     weight: Tensor
     bias: Tensor
@@ -269,7 +269,7 @@ class _Run:
         weight, bias = self.simulation.filters[key]
         x, affine = self.maps[stage.source]
         groups = len(weight) if stage.name == "depthwise" else 1
-        largest = max(affine.zero, LARGEST - affine.zero)
+        largest = max(affine.zero, affine.largest - affine.zero)
         bound = weight.detach().abs().sum((1, 2, 3)) * largest + bias.detach().abs()
         # sums that float32 holds exactly, in whatever order, need no float64
         kind = torch.float32 if float(bound.max()) < _EXACT else torch.float64
@@ -314,7 +314,7 @@ def _activated(y: Tensor, activation: Activation, target: Affine) -> Tensor:
 def _rounded(v: Tensor, affine: Affine, activation: Activation = "none") -> Tensor:
     """Results in units of the scale to the nearest values of the tensor, minus its zero."""
     low = 0 if activation in ("relu", "relu6") else -affine.zero
-    high = LARGEST - affine.zero
+    high = affine.largest - affine.zero
     if activation == "relu6":
         high = min(high, round(6 / affine.scale))
     return round_through(v.clamp(low, high))

@@ -2,7 +2,8 @@
 
 The run's own weights stay beside it in float32, to be compared with. What the network is made of
 follows from those; the file holds, for every filter, `STEP.NAME.weight` int8, `.scale` float64 and
-`.bias` int32, and `ranges.scale` float64 and `ranges.zero` int64 in the order of `places`.
+`.bias` int32, and `ranges.scale` float64 and `ranges.zero` int64 in the order of `places`. A wide
+network has int16 weights where it is wide.
 """
 
 import hashlib
@@ -16,7 +17,17 @@ from ..checkpoint import LoadedModel, load_model, read_file
 from ..checkpoint.tensors import decode_tensors, encode_tensors
 from ..errors import CheckpointError
 from ..program import Filter, Program, program_of
-from .scheme import Affine, IntegerFilter, QuantisedProgram, places, stages
+from .scheme import (
+    LARGEST,
+    LARGEST_WIDE,
+    Affine,
+    IntegerFilter,
+    QuantisedProgram,
+    is_wide_filter,
+    is_wide_place,
+    places,
+    stages,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,13 +83,26 @@ def _decode(program: Program, tensors: dict[str, np.ndarray]) -> QuantisedProgra
     scales, zeros = tensors.pop("ranges.scale"), tensors.pop("ranges.zero")
     if len(scales) != len(wanted) or len(zeros) != len(wanted):
         raise ValueError(f"{len(scales)} ranges for {len(wanted)} tensors")
+    wide = any(array.dtype == np.int16 for array in tensors.values())
     ranges = {
-        place: Affine(scale=float(scale), zero=int(zero))
+        place: Affine(
+            scale=float(scale),
+            zero=int(zero),
+            largest=LARGEST_WIDE if wide and is_wide_place(place) else LARGEST,
+        )
         for place, scale, zero in zip(wanted, scales, zeros, strict=True)
     }
     steps, filters = [], []
     for index, step in enumerate(program.steps):
-        found = {name: _filter(tensors, f"{index}.{name}", of) for name, of in step.filters.items()}
+        found = {
+            stage.name: _filter(
+                tensors,
+                f"{index}.{stage.name}",
+                step.filters[stage.name],
+                wide=wide and is_wide_filter(stage),
+            )
+            for stage in stages(program, index)
+        }
         real = {
             stage.name: _real(found[stage.name], ranges[stage.source].scale)
             for stage in stages(program, index)
@@ -92,10 +116,10 @@ def _decode(program: Program, tensors: dict[str, np.ndarray]) -> QuantisedProgra
     )
 
 
-def _filter(tensors: dict[str, np.ndarray], name: str, of: Filter) -> IntegerFilter:
+def _filter(tensors: dict[str, np.ndarray], name: str, of: Filter, *, wide: bool) -> IntegerFilter:
     parts: dict[str, Any] = {}
     for part, shape, dtype in (
-        ("weight", of.weight.shape, np.int8),
+        ("weight", of.weight.shape, np.int16 if wide else np.int8),
         ("scale", of.bias.shape, np.float64),
         ("bias", of.bias.shape, np.int32),
     ):

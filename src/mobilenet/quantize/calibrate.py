@@ -10,10 +10,15 @@ from ..errors import UsageError
 from ..integer.scheme import (
     LARGEST,
     LARGEST_WEIGHT,
+    LARGEST_WIDE,
+    LARGEST_WIDE_WEIGHT,
     Affine,
     IntegerFilter,
     Place,
     QuantisedProgram,
+    Stage,
+    is_wide_filter,
+    is_wide_place,
     places,
     stages,
 )
@@ -29,6 +34,7 @@ HARD_SWISH_LEAST = -0.375  # at -1.5
 _ALLOWED = frozenset(("none", "relu", "relu6", "hard_swish", "hard_sigmoid"))
 _ADDED = frozenset(("none", "relu", "relu6"))  # behind a sum
 _TINY = 1e-20  # scales below are of a tensor or channel that is zero but for rounding
+EXACT = 2**24  # up to here the sums of float32 whole numbers are exact
 _LARGEST_BIAS = 2.0**30  # leaves the sums of products room in 32 bits
 _SAMPLE = 2**16  # numbers of a tensor that a percentile is taken of, for each batch
 
@@ -88,18 +94,38 @@ def _over_batches(seen: list[Range], percentile: float) -> Range:
     return float(np.mean(lows)), float(np.mean(highs))
 
 
-def quantise(program: Program, ranges: Mapping[Place, Range]) -> QuantisedProgram:
-    """Round a program to whole numbers, given the (least, greatest) number of each of its places.
+def quantise(
+    program: Program, ranges: Mapping[Place, Range], *, wide: bool = False
+) -> QuantisedProgram:
+    """Round a program to whole numbers, given the (least, greatest) number of each of its places;
+    `wide`, with ten bits where such a network has them.
 
-    Raises UsageError for activations that int8 does not have.
+    Raises UsageError for activations that int8 does not have, and for filters too large for ten
+    bits.
     """
-    affines = {place: affine_of(seen) for place, seen in bounded_ranges(program, ranges).items()}
+    affines = {
+        place: affine_of(seen, LARGEST_WIDE if wide and is_wide_place(place) else LARGEST)
+        for place, seen in bounded_ranges(program, ranges).items()
+    }
+
+    def filter_of(stage: Stage) -> IntegerFilter:
+        filter, scale = (
+            program.steps[stage.step].filters[stage.name],
+            affines[stage.source].scale,
+        )
+        if not (wide and is_wide_filter(stage)):
+            return quantise_filter(filter, scale)
+        products = filter.weight[0].size
+        if products * LARGEST_WIDE * (LARGEST_WIDE_WEIGHT + 1) > EXACT:
+            raise UsageError(
+                f"step {stage.step}, {stage.name}: sums of {products} products of ten bits each "
+                "are not exact in float32"
+            )
+        return quantise_filter(filter, scale, LARGEST_WIDE_WEIGHT)
+
     filters = tuple(
-        {
-            stage.name: quantise_filter(step.filters[stage.name], affines[stage.source].scale)
-            for stage in stages(program, index)
-        }
-        for index, step in enumerate(program.steps)
+        {stage.name: filter_of(stage) for stage in stages(program, index)}
+        for index in range(len(program.steps))
     )
     return QuantisedProgram(program=program, filters=filters, ranges=affines)
 
@@ -115,28 +141,31 @@ def bounded_ranges(program: Program, ranges: Mapping[Place, Range]) -> dict[Plac
     }
 
 
-def affine_of(bounds: Range) -> Affine:
-    """The scale and zero whose 256 values cover `bounds` and stand for 0 exactly."""
+def affine_of(bounds: Range, largest: int = LARGEST) -> Affine:
+    """The scale and zero whose values up to `largest` cover `bounds` and stand for 0 exactly."""
     low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)
-    scale = float(np.float32((high - low) / LARGEST))
+    scale = float(np.float32((high - low) / largest))
     if not scale > _TINY:
-        return Affine(scale=1.0, zero=0)
-    return Affine(scale=scale, zero=min(max(round(-low / scale), 0), LARGEST))
+        return Affine(scale=1.0, zero=0, largest=largest)
+    zero = min(max(round(-low / scale), 0), largest)
+    return Affine(scale=scale, zero=zero, largest=largest)
 
 
-def quantise_filter(filter: Filter, scale_in: float) -> IntegerFilter:
+def quantise_filter(filter: Filter, scale_in: float, most: int = LARGEST_WEIGHT) -> IntegerFilter:
     """Weights and biases in whole numbers, for inputs of that scale.
 
-    The largest weight of an output channel becomes 127, unless its bias is so large beside it
+    The largest weight of an output channel becomes `most`, unless its bias is so large beside it
     that it would leave 32 bits.
     """
     weight, bias = filter.weight.astype(np.float64), filter.bias.astype(np.float64)
     largest = np.abs(weight).max((1, 2, 3))
-    scale = np.maximum(largest / LARGEST_WEIGHT, np.abs(bias) / (scale_in * _LARGEST_BIAS))
+    scale = np.maximum(largest / most, np.abs(bias) / (scale_in * _LARGEST_BIAS))
     scale = np.where(scale > _TINY, scale.astype(np.float32).astype(np.float64), 1.0)
     rounded = np.rint(weight / scale[:, None, None, None])
     return IntegerFilter(
-        weight=np.clip(rounded, -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8),
+        weight=np.clip(rounded, -most, most).astype(
+            np.int8 if most == LARGEST_WEIGHT else np.int16
+        ),
         scale=scale,
         bias=np.rint(bias / (scale_in * scale)).astype(np.int32),
     )

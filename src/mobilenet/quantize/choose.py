@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..integer.scheme import LARGEST, Affine, Place
+from ..integer.scheme import LARGEST, LARGEST_WIDE, Affine, Place, is_wide_place
 from ..program import IMAGE, Floats, Program
 from .calibrate import Range, affine_of, bounded_ranges
 from .observe import CALIBRATORS, Statistics
@@ -23,10 +23,12 @@ def choose_ranges(
     seen: Mapping[Place, Statistics],
     images: Floats,
     *,
+    wide: bool = False,
     advance: Advance = lambda place: None,
 ) -> tuple[dict[Place, Range], dict[Place, str]]:
     """A range for every tensor, and the calibrator's name: for each by itself, all others left in
-    float32, the one with the least squared error of the outputs for images (N, 3, H, W)."""
+    float32, the one with the least squared error of the outputs for images (N, 3, H, W);
+    `wide`, with ten bits where such a network has them."""
     candidates = {
         name: bounded_ranges(program, {place: find(s) for place, s in seen.items()})
         for name, find in CALIBRATORS.items()
@@ -36,8 +38,11 @@ def choose_ranges(
     names: dict[Place, str] = {}
     for number, place in enumerate(sorted(seen)):
         offered = _distinct({name: found[place] for name, found in candidates.items()})
+        most = LARGEST_WIDE if wide and is_wide_place(place) else LARGEST
         errors = {
-            name: sum(run.error(program, {place: affine_of(range_)}, place.step) for run in runs)
+            name: sum(
+                run.error(program, {place: affine_of(range_, most)}, place.step) for run in runs
+            )
             for name, range_ in offered.items()
         }
         names[place] = min(errors, key=errors.__getitem__)
@@ -105,5 +110,5 @@ class FloatRun:
 
 def rounded(x: Tensor, affine: Affine) -> Tensor:
     """Real numbers as a tensor of that range would have them."""
-    steps = torch.round(x / affine.scale).clamp(-affine.zero, LARGEST - affine.zero)
+    steps = torch.round(x / affine.scale).clamp(-affine.zero, affine.largest - affine.zero)
     return steps * affine.scale

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..integer.scheme import LARGEST_WEIGHT, IntegerFilter, QuantisedProgram, result_scale, stages
+from ..integer.scheme import IntegerFilter, QuantisedProgram, result_scale, stages
 from ..integer.simulate import SimulatedFilter, Simulation, round_through
 from ..program import LOGITS, Floats
 from .trace import run_float
@@ -122,7 +122,9 @@ class _Student:
 
     def filter(self, weight: Tensor, shift: Tensor, key: Key) -> SimulatedFilter:
         bias = round_through(self.bias[key] + shift * self.units[key])
-        limited = weight.clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+        index, name = key
+        most = self.quantised.filters[index][name].largest
+        limited = weight.clamp(-most, most)
         return SimulatedFilter(weight=round_through(limited), bias=bias)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -142,7 +144,7 @@ class _Student:
                 index, name = key
                 filters[index][name] = replace(
                     filters[index][name],
-                    weight=found.weight.numpy().astype(np.int8),
+                    weight=found.weight.numpy().astype(filters[index][name].weight.dtype),
                     bias=found.bias.numpy().astype(np.int32),
                 )
         return replace(self.quantised, filters=tuple(filters))

@@ -19,7 +19,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..integer.scheme import Doubles, Place
+from ..integer.scheme import (
+    LARGEST,
+    LARGEST_WEIGHT,
+    LARGEST_WIDE,
+    LARGEST_WIDE_WEIGHT,
+    Doubles,
+    Place,
+    is_wide_place,
+)
 from ..program import (
     BlockStep,
     ConvStep,
@@ -201,11 +209,12 @@ def equalise(
     seen: Mapping[Place, Statistics],
     images: Floats,
     *,
+    wide: bool = False,
     advance: Advance = lambda pair: None,
 ) -> tuple[Program, dict[Pair, float | None]]:
     """The program with its pairs changed, each as far as makes the squared error of the outputs for
-    images (N, 3, H, W) least when its tensors and the filters behind it are rounded; and how far,
-    None where that is not at all.
+    images (N, 3, H, W) least when its tensors and the filters behind it are rounded, to ten bits
+    where a `wide` network is; and how far, None where that is not at all.
 
     The function in float32 is the same for all that was `seen`.
     """
@@ -216,7 +225,7 @@ def equalise(
         none = Change(factors=np.ones(channels), shifts=np.zeros(channels))
         offered = {s: equalising(seen, pair, s) for s in STRENGTHS if s or pair.linear}
         errors = {
-            strength: _error(program, runs, seen, pair, change)
+            strength: _error(program, runs, seen, pair, change, wide=wide)
             for strength, change in ((None, none), *offered.items())
         }
         best = min(errors, key=errors.__getitem__)
@@ -233,15 +242,23 @@ def _error(
     seen: Mapping[Place, Statistics],
     pair: Pair,
     change: Change,
+    *,
+    wide: bool,
 ) -> float:
     """That of the outputs with the pair changed, its tensors rounded in the better of two ranges:
     to the greatest numbers met, and to the mean batch's greatest."""
-    changed = _with_rounded(change_channels(program, pair, change), pair)
+    changed = _with_rounded(change_channels(program, pair, change), pair, wide=wide)
     start = min(index for index, _ in pair.producers)
     return min(
         sum(run.error(changed, ranges, start) for run in runs)
         for ranges in (
-            {place: affine_of(_ends(seen[place], change, *how)) for place in pair.places}
+            {
+                place: affine_of(
+                    _ends(seen[place], change, *how),
+                    LARGEST_WIDE if wide and is_wide_place(place) else LARGEST,
+                )
+                for place in pair.places
+            }
             for how in ((np.min, np.max), (np.mean, np.mean))
         )
     )
@@ -253,12 +270,13 @@ def _ends(seen: Statistics, change: Change, lowest: Reduce, highest: Reduce) -> 
     return float(lowest(lows)), float(highest(highs))
 
 
-def _with_rounded(program: Program, pair: Pair) -> Program:
+def _with_rounded(program: Program, pair: Pair, *, wide: bool) -> Program:
     """The program with the weights of the pair's consumers as int8 would have them."""
     steps = list(program.steps)
     for index, name in pair.consumers:
         filter = steps[index].filters[name]
-        found = quantise_filter(filter, 1.0)
+        most = LARGEST_WIDE_WEIGHT if wide and name == "depthwise" else LARGEST_WEIGHT
+        found = quantise_filter(filter, 1.0, most)
         weight = found.weight * found.scale[:, None, None, None]
         steps[index] = replace(
             steps[index], **{name: replace(filter, weight=weight.astype(np.float32))}

@@ -22,6 +22,7 @@ from .reconstruct import Reconstruction, reconstruct
 from .result import Gate, Rung
 from .trace import run_float
 
+WIDE = "wide"
 CALIBRATE = "calibrate"  # what every ladder begins with
 
 _OBSERVED = 8  # pictures in a batch of the observers
@@ -32,12 +33,14 @@ _CHUNK = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draft:
-    """The network as it stands: float weights, ranges as they were observed, and in int8."""
+    """The network as it stands: float weights, ranges as they were observed, and in int8, with ten
+    bits where it is `wide`."""
 
     program: Program
     seen: Mapping[Place, Statistics]
     ranges: Mapping[Place, Range]
     quantised: QuantisedProgram
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,29 +60,37 @@ class Workshop:
 Repair = Callable[[Draft, Workshop], tuple[Draft, str]]
 
 
-def calibrated(program: Program, images: Floats) -> Draft:
+def calibrated(program: Program, images: Floats, *, wide: bool = False) -> Draft:
     """The network calibrated to the extremes that are met."""
     batches = np.split(images, range(_OBSERVED, len(images), _OBSERVED))
     seen = observe(program, batches)
     ranges = {place: minmax(found) for place, found in seen.items()}
-    return Draft(program=program, seen=seen, ranges=ranges, quantised=quantise(program, ranges))
+    quantised = quantise(program, ranges, wide=wide)
+    return Draft(program=program, seen=seen, ranges=ranges, quantised=quantised, wide=wide)
+
+
+def _wide(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
+    quantised = quantise(draft.program, draft.ranges, wide=True)
+    did = "ten bits in the image, expanded tensors, and depthwise weights"
+    return replace(draft, quantised=quantised, wide=True), did
 
 
 def _equalise(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
     images = shop.images[-_EQUALISED:]
-    program, strengths = equalise(draft.program, draft.seen, images)
+    program, strengths = equalise(draft.program, draft.seen, images, wide=draft.wide)
     changed = [strength for strength in strengths.values() if strength is not None]
     if not changed:
         return draft, "no channels to equalise"
-    return calibrated(program, shop.images), f"{len(changed)} of {len(strengths)} places equalised"
+    equalised = calibrated(program, shop.images, wide=draft.wide)
+    return equalised, f"{len(changed)} of {len(strengths)} places equalised"
 
 
 def _ranges(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
     images = shop.images[-_CHOSEN:]
-    ranges, names = choose_ranges(draft.program, draft.seen, images)
+    ranges, names = choose_ranges(draft.program, draft.seen, images, wide=draft.wide)
     used = sorted(set(names.values()), key=lambda name: -list(names.values()).count(name))
     counted = ", ".join(f"{name} {list(names.values()).count(name)}" for name in used)
-    quantised = quantise(draft.program, ranges)
+    quantised = quantise(draft.program, ranges, wide=draft.wide)
     return replace(draft, ranges=ranges, quantised=quantised), f"ranges from {counted}"
 
 
@@ -112,6 +123,7 @@ def _train(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
 
 
 REPAIRS: Mapping[str, Repair] = {  # the names of `STEPS`, in their order
+    WIDE: _wide,
     "equalise": _equalise,
     "ranges": _ranges,
     "bias": _bias,
@@ -127,16 +139,17 @@ def climb(
     *,
     steps: Sequence[str] | None,
     max_drop: float,
+    portable: bool,
 ) -> tuple[Draft, tuple[Rung, ...]]:
     """Go up the ladder: all `steps` in their order, or without them as far as it takes for the drop
-    to be at most `max_drop` points."""
+    to be at most `max_drop` points, and without what is not `portable` where that is asked for."""
     start = time.perf_counter()
     draft = calibrated(program, shop.images)
     gate, snr = measure(draft.quantised), snr_db(program, draft.quantised, shop)
     rungs = [_rung(CALIBRATE, "to the extremes met", snr, True, start, gate)]
     for name, repair in REPAIRS.items():
-        wanted = gate.drop.points > max_drop if steps is None else name in steps
-        if not wanted:
+        wanted = name in steps if steps is not None else gate.drop.points > max_drop
+        if not wanted or (portable and name == WIDE):
             continue
         start = time.perf_counter()
         repaired, did = repair(draft, shop)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..integer.scheme import (
     LARGEST,
-    LARGEST_WEIGHT,
     Doubles,
     IntegerFilter,
     Place,
@@ -161,7 +160,7 @@ class _Soft:
         # nearest would have rounded so: h starts at the part that is rounded away
         start = ((part + _SHIFT) / _STRETCH).clamp(1e-4, 1 - 1e-4)
         self.v = torch.logit(start).requires_grad_()
-        self.scale = filter.scale
+        self.scale, self.most, self.dtype = filter.scale, filter.largest, filter.weight.dtype
         self.bias = torch.from_numpy(filter.bias.astype(np.float64))
         self.units = torch.from_numpy(units)
         self.shift = torch.zeros(len(self.bias), requires_grad=True)
@@ -170,7 +169,7 @@ class _Soft:
         return (_STRETCH * torch.sigmoid(self.v) - _SHIFT).clamp(0, 1)
 
     def filter(self) -> SimulatedFilter:
-        weight = (self.floor + self.height()).clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+        weight = (self.floor + self.height()).clamp(-self.most, self.most)
         return SimulatedFilter(weight=weight, bias=round_through(self.moved()))
 
     def moved(self) -> Tensor:
@@ -185,7 +184,7 @@ class _Soft:
             weight = self.floor + (self.height() >= 0.5)
             bias = torch.round(self.moved())
         return IntegerFilter(
-            weight=weight.clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT).numpy().astype(np.int8),
+            weight=weight.clamp(-self.most, self.most).numpy().astype(self.dtype),
             scale=self.scale,
             bias=bias.numpy().astype(np.int32),
         )

@@ -8,7 +8,7 @@ from ..checkpoint import read_model_json
 from ..errors import MissingDependency, UsageError
 from .result import Quantisation
 
-STEPS = ("equalise", "ranges", "bias", "round", "train")
+STEPS = ("wide", "equalise", "ranges", "bias", "round", "train")
 
 
 def quantize(
@@ -21,6 +21,7 @@ def quantize(
     steps: str | None = None,
     pictures: int = 512,
     train_minutes: float = 5.0,
+    portable: bool = False,
     limit: int | None = 2000,
     skip_bad: bool = False,
     threads: int | None = None,
@@ -29,8 +30,9 @@ def quantize(
     """Make an int8 network of a float one, and repair it until it answers as well.
 
     Calibrates on training pictures, measures on validation pictures, and goes up a ladder of
-    repairs, the cheapest first, until the gate holds: equalise (channels share a range), ranges
-    (each tensor's calibrator by what it does to the answers), bias (means corrected), round
+    repairs, the cheapest first, until the gate holds: wide (ten bits where the native engine has
+    them for nothing; other runtimes compute there in float32), equalise (channels share a range),
+    ranges (each tensor's calibrator by what it does to the answers), bias (means corrected), round
     (AdaRound, block by block), train (distillation from the float network). What does not help is
     left out. The out folder is a run as any other: evaluate, export, verify it.
 
@@ -47,6 +49,7 @@ def quantize(
             calibration alone.
         pictures: Training pictures to calibrate and repair with.
         train_minutes: Time for the step train.
+        portable: Leave out the step wide: eight bits throughout, as every runtime has them.
         limit: Measure on so many validation pictures.
         skip_bad: Leave out the images that cannot be read.
         threads: CPU threads; without it all cores.
@@ -54,6 +57,8 @@ def quantize(
     """
     chosen = _chosen(steps)
     _check_options(max_drop, pictures, train_minutes, threads)
+    if portable and chosen is not None and "wide" in chosen:
+        raise UsageError("--portable leaves out the step wide, which --steps asks for")
     _check_folder(Path(run), Path(out))
     for package in ("torch", "safetensors"):
         if find_spec(package) is None:
@@ -65,6 +70,7 @@ def quantize(
         steps=chosen,
         pictures=pictures,
         train_seconds=60 * train_minutes,
+        portable=portable,
         limit=limit,
         skip_bad=skip_bad,
         threads=threads,

@@ -44,6 +44,7 @@ class Options:
     steps: tuple[str, ...] | None
     pictures: int
     train_seconds: float
+    portable: bool
     limit: int | None
     skip_bad: bool
     threads: int | None
@@ -69,7 +70,14 @@ def quantise_run(run: Path, data: str, out: Path, options: Options) -> Quantisat
         images=found.calibration, train_seconds=options.train_seconds, seed=options.seed
     )
     program = program_of(source.network)
-    draft, rungs = climb(program, shop, judge.gate, steps=options.steps, max_drop=options.max_drop)
+    draft, rungs = climb(
+        program,
+        shop,
+        judge.gate,
+        steps=options.steps,
+        max_drop=options.max_drop,
+        portable=options.portable,
+    )
     gate = next(rung.gate for rung in reversed(rungs) if rung.gate is not None)
     result = Quantisation(
         ok=gate.drop.points <= options.max_drop,

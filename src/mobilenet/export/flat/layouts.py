@@ -3,7 +3,8 @@
     matrix, float32    [N/16][K][16]
     matrix, bfloat16   [N/16][K/2][16][2]    K padded to a multiple of 32
     matrix, int8       [N/16][K/4][16][4]    K padded to a multiple of 64
-    depthwise          [C/16][k*k][16]       float32 (also among bfloat16), or int8
+    depthwise          [C/16][k*k][16]       float32 (also among bfloat16), or int8;
+                                             int16 of a wide network
 
 All padding is zeros. K counts the input's channels; with a kernel above 1 rows, columns, then
 channels padded to 16; where the image is read channels, rows, columns, and the matrix is float32,

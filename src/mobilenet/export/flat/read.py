@@ -10,11 +10,15 @@ import numpy as np
 
 from ...errors import CheckpointError
 from ...integer import (
+    LARGEST,
+    LARGEST_WIDE,
     Affine,
     IntegerFilter,
     Place,
     QuantisedProgram,
     Stage,
+    is_wide_filter,
+    is_wide_place,
     places,
     result_scale,
     stages,
@@ -87,7 +91,7 @@ def _read(data: bytes) -> EngineFile:
     records = np.frombuffer(data, STEP, header["step_count"], HEADER.itemsize)
     start = HEADER.itemsize + records.nbytes
     outputs = np.frombuffer(data, OUTPUT, header["output_count"], start)
-    reader = _Reader(data, PRECISIONS[header["precision"]])
+    reader = _Reader(data, PRECISIONS[header["precision"]], wide=bool(header["wide"]))
     text = reader.text(header["text"], header["text_bytes"])
 
     program = Program(
@@ -121,8 +125,9 @@ def _text_at(text: bytes, start: int) -> str:
 class _Reader:
     """The arrays of a file, which lie where the records say."""
 
-    def __init__(self, data: bytes, precision: Precision) -> None:
+    def __init__(self, data: bytes, precision: Precision, *, wide: bool) -> None:
         self.data = data
+        self.wide = wide
         self.precision: Precision = precision
 
     def text(self, offset: int, size: int) -> bytes:
@@ -165,9 +170,9 @@ class _Reader:
         return found
 
     def depthwise(self, offset: int, channels: int, kernel: int) -> np.ndarray:
-        stored = "int8" if self.precision == "int8" else "float32"
+        kind = "<f4" if self.precision != "int8" else "<i2" if self.wide else "i1"
         taps = kernel * kernel
-        flat = self.array(offset, _TYPES[stored], round_up(channels, PANEL) * taps)
+        flat = self.array(offset, kind, round_up(channels, PANEL) * taps)
         weight = from_panels(flat, taps, 1)[:channels].astype(np.float32)
         return weight.reshape(channels, 1, kernel, kernel)
 
@@ -227,7 +232,10 @@ def _quantised(
 ) -> QuantisedProgram:
     """The network of an int8 file, given its program with whole numbers for weights."""
     ranges = {
-        place: _affine(records[place.step][f"{place.name}_range"] if place.step >= 0 else in_range)
+        place: _affine(
+            records[place.step][f"{place.name}_range"] if place.step >= 0 else in_range,
+            LARGEST_WIDE if reader.wide and is_wide_place(place) else LARGEST,
+        )
         for place in places(whole)
     }
     filters, steps = [], []
@@ -246,8 +254,8 @@ def _quantised(
     return QuantisedProgram(program=program, filters=tuple(filters), ranges=ranges)
 
 
-def _affine(pair: np.void) -> Affine:
-    return Affine(scale=float(pair["scale"]), zero=int(pair["zero"]))
+def _affine(pair: np.void, largest: int) -> Affine:
+    return Affine(scale=float(pair["scale"]), zero=int(pair["zero"]), largest=largest)
 
 
 def _integers(
@@ -256,7 +264,7 @@ def _integers(
     weight = step.filters[stage.name].weight
     factor = reader.vector(conv["multiplier"], "<f4", len(weight)).astype(np.float64)
     return IntegerFilter(
-        weight=weight.astype(np.int8),
+        weight=weight.astype(np.int16 if reader.wide and is_wide_filter(stage) else np.int8),
         scale=factor * result_scale(ranges, stage) / ranges[stage.source].scale,
         bias=reader.vector(conv["bias"], "<i4", len(weight)),
     )

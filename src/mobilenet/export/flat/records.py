@@ -76,7 +76,7 @@ HEADER = np.dtype([
     ("text", "<u8"), ("text_bytes", "<u8"), ("contract", "<u8"), ("contract_bytes", "<u8"),
     ("labels", "<u4"), ("label_count", "<u4"),
     ("mean", "<f4", 3), ("std", "<f4", 3), ("resize", "<u4"), ("filter", "<u4"),
-    ("reserved", "<u4", 4),
+    ("wide", "<u4"), ("reserved", "<u4", 3),
 ])
 # fmt: on
 assert (HEADER.itemsize, STEP.itemsize, OUTPUT.itemsize) == (144, 272, 8)

@@ -61,6 +61,7 @@ def write_engine(file: EngineFile) -> bytes:
     header["height"], header["width"] = file.height, file.width
     if isinstance(network, QuantisedProgram):
         header["in_range"] = _pair(network.ranges[Place.of(IMAGE)])
+        header["wide"] = network.wide
     for name in ("mean", "std", "resize", "filter"):
         header[name] = getattr(card, name)
     behind = records.tobytes() + outputs.tobytes() + body.finish()
