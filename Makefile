@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ENGINE := .venv/.engine
 
-.PHONY: demo test check bench engine engine-aarch64 engine-fuzz engine-sanitize clean
+.PHONY: demo test check bench bench-int8 engine engine-aarch64 engine-fuzz engine-sanitize clean
 
 demo: $(STAMP) $(ENGINE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -24,6 +24,10 @@ check: $(STAMP)
 
 bench: $(STAMP) $(ENGINE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/bench.sh
+
+# What int8 costs in accuracy, by quantiser; hours, the first time
+bench-int8: $(STAMP) $(ENGINE)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/int8.sh
 
 engine: $(STAMP)
 	bash runs/engine.sh $(BIN)/python

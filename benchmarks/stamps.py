@@ -3,8 +3,11 @@
 
 Hard inputs, without labels: networks are compared with their own float32 answers on them. This is
 no accuracy on ImageNet. No cut-out is on both sides of the split.
+
+    python benchmarks/stamps.py STAMPS OUT
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +26,23 @@ _SIZE = 256
 
 
 def write_pictures(stamps: Path, out: Path) -> None:
-    """`out/calibration` and `out/held_out`, PNG files of 256 x 256 pixels; the same every time."""
+    """`out/train/pictures` and `out/val/pictures`, PNG files of 256 x 256 pixels; the same every
+    time. The first are to calibrate with, the others to measure on."""
     rng = np.random.default_rng(0)
     files = sorted(path for kind in KINDS for path in (stamps / kind).rglob("*.png"))
     rng.shuffle(files)
     half = len(files) // 2
     backgrounds = _backgrounds()
     for name, part, count in (
-        ("calibration", files[:half], CALIBRATION),
-        ("held_out", files[half:], HELD_OUT),
+        ("train", files[:half], CALIBRATION),
+        ("val", files[half:], HELD_OUT),
     ):
-        (out / name).mkdir(parents=True, exist_ok=True)
+        folder = out / f"{name}.part" / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
         for index in range(count):
             picture = _composite(part[index % len(part)], backgrounds, rng)
-            picture.save(out / name / f"{index:04d}.png")
+            picture.save(folder / f"{index:04d}.png")
+        folder.parent.rename(out / name)  # there only when it is complete
 
 
 def _backgrounds() -> list[Image.Image]:
@@ -68,3 +74,7 @@ def _composite(
     y = int(rng.integers(_SIZE - cut.height + 1))
     picture.paste(cut, (x, y), cut)
     return picture
+
+
+if __name__ == "__main__":
+    write_pictures(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -172,3 +172,36 @@ def test_folded_norms_answer_alike():
     with torch.inference_mode():
         folded = nn.functional.conv2d(x, weight, bias, padding=1)
         torch.testing.assert_close(folded, layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(5, 1, 1), (5, 2, 1), (3, 1, 2), (5, 1, 2)]
+)
+@pytest.mark.parametrize("groups", [1, 6])
+def test_taps_that_meet_only_padding_are_left_out_of_training(
+    size: int, kernel: int, stride: int, dilation: int, groups: int
+) -> None:
+    torch.manual_seed(0)
+    layer = ConvNormAct(
+        6,
+        6,
+        kernel,
+        stride=stride,
+        dilation=dilation,
+        groups=groups,
+        activation=None,
+        options=LayerOptions(),
+    ).double()
+    x = torch.randn(3, 6, size, size, dtype=torch.float64, requires_grad=True)
+    found = layer._convolve(x)  # the layer is in training mode
+    wanted = layer.conv(x)
+    torch.testing.assert_close(found, wanted)
+    upstream = torch.randn_like(wanted)
+    parts = (x, layer.conv.weight)
+    for a, b in zip(
+        torch.autograd.grad(found, parts, upstream),
+        torch.autograd.grad(wanted, parts, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)

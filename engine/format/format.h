@@ -73,7 +73,7 @@ struct Affine {
 struct ConvRecord {
   uint64_t weights;
   uint64_t bias;        // float32, or int32 at scale in * weight
-  uint64_t multiplier;  // int8 only: float32; see quantize/reference.py
+  uint64_t multiplier;  // int8 only: float32; see integer/reference.py
   uint64_t weight_sum;  // int8 only: int32, sum of each output's weights (0 for depthwise)
 };
 

@@ -23,7 +23,7 @@ namespace mobilenet {
 enum class Store { map, ring, float32 };
 
 // How a sum becomes a stored number. float32 and bfloat16: none, relu and relu6 are nothing but the
-// bounds. int8: the arithmetic of quantize/reference.py.
+// bounds. int8: the arithmetic of integer/reference.py.
 struct Rounding {
   Activation activation = Activation::none;
   float low = 0, high = 0;  // bounds of the result; of q - zero in int8

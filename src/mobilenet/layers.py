@@ -89,7 +89,7 @@ class ConvNormAct(nn.Module):
         spare = self._taps_outside(x)
         if self.training and spare:
             weight = self.conv.weight[:, :, spare:-spare, spare:-spare]
-            padding = self.conv.padding[0] - spare * self.conv.dilation[0]
+            padding = (weight.shape[2] // 2) * self.conv.dilation[0]
             if weight.shape[2] == 1 == self.conv.stride[0] and self.conv.groups > 1:
                 return x * weight.view(1, -1, 1, 1)
             return F.conv2d(

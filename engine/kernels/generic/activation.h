@@ -23,7 +23,7 @@ MOBILENET_INLINE typename V::Float activate(typename V::Float x, typename V::Flo
   }
 }
 
-// int8: the activation of a scaled sum, before bounds and rounding (quantize/reference.py).
+// int8: the activation of a scaled sum, before bounds and rounding (integer/reference.py).
 template <Activation A, class V>
 MOBILENET_INLINE typename V::Float activate_scaled(typename V::Float y, typename V::Float after) {
   if constexpr (A == Activation::hard_swish || A == Activation::hard_sigmoid) {

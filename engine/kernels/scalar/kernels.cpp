@@ -17,7 +17,7 @@ float activate(const Rounding& rounding, float x) {
   return std::min(std::max(x, rounding.low), rounding.high);
 }
 
-// int8: a scaled sum, before it is rounded (quantize/reference.py).
+// int8: a scaled sum, before it is rounded (integer/reference.py).
 float bounded(const Rounding& rounding, float y, float added) {
   if (rounding.activation == Activation::hard_swish)
     y = y * std::min(std::max(y + 3.f, 0.f), 6.f) * rounding.after;

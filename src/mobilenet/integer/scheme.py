@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from ..program import IMAGE, Activation, BlockStep, ConvStep, Floats, Program
 
-Int8 = NDArray[np.int8]
-Int16 = NDArray[np.int16]
+Weights = NDArray[np.int8 | np.int16]
 Int32 = NDArray[np.int32]
-Values = NDArray[np.uint8] | NDArray[np.uint16]
+Values = NDArray[np.uint8 | np.uint16]
 Doubles = NDArray[np.float64]
 
 LARGEST = 255  # of a tensor's value
@@ -67,7 +66,7 @@ class IntegerFilter:
     """A filter in whole numbers: weight (O, I, k, k) int8, or int16 where it is wide, scale float64
     (O,), bias int32 (O,)."""
 
-    weight: Int8 | Int16
+    weight: Weights
     scale: Doubles
     bias: Int32
 

@@ -1,0 +1,194 @@
+"""The int8 arithmetic in torch, and in the native engine, against the reference: to the bit."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from mobilenet.checkpoint import save_model
+from mobilenet.errors import ExportError, UsageError
+from mobilenet.export.flat import Card, EngineFile, read_engine, write_engine
+from mobilenet.export.litert_int8 import litert_int8_bytes
+from mobilenet.export.qdq import to_qdq
+from mobilenet.integer import LARGEST, LARGEST_WIDE, Place, QuantisedProgram, places, run_integer
+from mobilenet.integer.simulate import Simulation, round_through, simulate
+from mobilenet.integer.store import encode_quantised, load_quantised
+from mobilenet.models import MODELS
+from mobilenet.program import ConvStep, Filter, Program, program_of
+from mobilenet.quantize import observe_ranges, quantise
+from mobilenet.quantize.trace import run_float
+from test_export_qdq import (
+    NETWORKS,
+    PROGRAMS,
+    RANDOM_SIZE,
+    images_of,
+    in_onnxruntime,
+    one_thread,
+    random_network,
+    random_program,
+    tolerance,
+)
+
+__all__ = ["one_thread"]  # a fixture of every test here
+
+WIDTHS = pytest.mark.parametrize("wide", [False, True], ids=["eight", "ten"])
+
+
+@cache
+def network_of(name: str, *, wide: bool) -> tuple[QuantisedProgram, int]:
+    """A network of `PROGRAMS` in eight bits, or ten where it is wide, and its image's size."""
+    if name in NETWORKS:
+        spec, size = NETWORKS[name]
+        program = program_of(random_network(spec, size))
+    else:
+        program, size = random_program(int(name)), RANDOM_SIZE
+    ranges = observe_ranges(program, [images_of(size, seed=0)], percentile=99.5)
+    return quantise(program, ranges, wide=wide), size
+
+
+@WIDTHS
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_torch_computes_every_tensor_as_defined(name: str, wide: bool) -> None:
+    net, size = network_of(name, wide=wide)
+    images = images_of(size, count=3)
+    wanted: dict[Place, np.ndarray] = {}
+    found: dict[Place, np.ndarray] = {}
+    outputs = run_integer(net, images, observe=wanted.__setitem__)
+    with torch.inference_mode():
+        answers = Simulation.of(net)(
+            torch.from_numpy(images), observe=lambda place, x: found.__setitem__(place, x.numpy())
+        )
+    assert set(wanted) == set(found) == set(places(net.program))
+    for place, q in wanted.items():
+        np.testing.assert_array_equal(found[place] + net.ranges[place].zero, q, str(place))
+    batched = simulate(net, images, batch=2)
+    for output, values in outputs.items():
+        np.testing.assert_array_equal(answers[output].numpy(), values)
+        np.testing.assert_array_equal(batched[output], values)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_native_engine_computes_ten_bits_as_defined(name: str) -> None:
+    native = pytest.importorskip("mobilenet._engine")
+    net, size = network_of(name, wide=True)
+    images = images_of(size, count=2)
+    data = write_engine(
+        EngineFile(network=net, precision="int8", height=size, width=size, card=Card())
+    )
+    read = read_engine(data).network
+    assert isinstance(read, QuantisedProgram)
+    assert read.wide
+    wanted, reread = run_integer(net, images), run_integer(read, images[:1])
+    for threads in (1, 2):
+        found = native.Engine(native.Model(data), 0, 0, threads, None).run(images)
+        for output, values in wanted.items():
+            np.testing.assert_array_equal(found[output], values)
+            np.testing.assert_array_equal(reread[output], values[:1])
+
+
+def test_ten_bits_are_where_they_are_said_to_be() -> None:
+    net, _ = network_of("v3 large", wide=True)
+    for place, affine in net.ranges.items():
+        wide = place == Place.of(0) or place.name == "expanded"
+        assert affine.largest == (LARGEST_WIDE if wide else LARGEST)
+    for index, filters in enumerate(net.filters):
+        for name, filter in filters.items():
+            wide = index == 0 or name == "depthwise"
+            assert filter.weight.dtype == (np.int16 if wide else np.int8)
+            assert np.abs(filter.weight).max() == (511 if wide else 127) == filter.largest
+    narrow, _ = network_of("v3 large", wide=False)
+    assert net.wide
+    assert not narrow.wide
+
+
+def test_ten_bits_are_nearer_to_the_float_network() -> None:
+    spec, size = NETWORKS["v2"]
+    program = program_of(random_network(spec, size))
+    images = images_of(size, count=4)
+    ranges = observe_ranges(program, [images])
+    wanted = run_float(program, images)["logits"]
+    errors = [
+        float(((simulate(quantise(program, ranges, wide=w), images)["logits"] - wanted) ** 2).sum())
+        for w in (False, True)
+    ]
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_filters_too_large_for_ten_bits_are_refused() -> None:
+    large = Filter(weight=np.ones((2, 3, 7, 7), np.float32), bias=np.zeros(2, np.float32))
+    program = Program(
+        steps=(ConvStep(sources=(0,), project=large),),
+        outputs=(("out", 1),),
+    )
+    ranges = {Place.of(0): (-1.0, 1.0)}
+    quantise(program, ranges)
+    with pytest.raises(UsageError, match="step 0, project: sums of 147 products of ten bits"):
+        quantise(program, ranges, wide=True)
+
+
+def test_ten_bits_are_kept_in_a_run(tmp_path) -> None:
+    spec = replace(MODELS["mobilenet_v2"], width=0.35, classes=3)
+    network = random_network(spec, 32)
+    program = program_of(network)
+    net = quantise(program, observe_ranges(program, [images_of(32)]), wide=True)
+    save_model(
+        tmp_path,
+        spec,
+        network.state_dict(),
+        preprocess={},
+        labels=("a", "b", "c"),
+        provenance={},
+        quantised=encode_quantised(net),
+    )
+    found = load_quantised(tmp_path)
+    assert found.ranges == net.ranges
+    images = images_of(32)
+    np.testing.assert_array_equal(
+        run_integer(found, images)["logits"], run_integer(net, images)["logits"]
+    )
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "v3 small", "v3 large"])
+def test_ten_bits_in_onnx_are_float32_and_answer_alike(name: str) -> None:
+    net, size = network_of(name, wide=True)
+    images = images_of(size, count=4)
+    found = in_onnxruntime(to_qdq(net, size=size, metadata={}).data)({"image": images})["logits"]
+    wanted = run_integer(net, images)["logits"][:, :, 0, 0]
+    assert np.abs(found - wanted).max() <= tolerance(net, images)
+
+
+def test_ten_bits_are_not_to_be_had_in_litert() -> None:
+    net, size = network_of("v2", wide=True)
+    with pytest.raises(ExportError, match="--portable"):
+        litert_int8_bytes(net, size=size, extra={}, metadata={})
+
+
+def test_gradients_pass_roundings_and_stop_where_values_are_clipped() -> None:
+    x = torch.tensor([-2.5, -0.4, 0.5, 1.5, 300.0], requires_grad=True)
+    y = round_through(x.clamp(-1, 255))
+    np.testing.assert_array_equal(y.detach().numpy(), [-1, 0, 0, 2, 255])
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [0, 1, 1, 1, 0])
+
+
+def test_sums_beyond_float32_are_exact() -> None:
+    """Of 2,000 products of the largest numbers, which float32 adds up wrongly."""
+    rng = np.random.default_rng(0)
+    inputs = 2000
+    weight = rng.integers(100, 128, (4, inputs, 1, 1)) / 127
+    first = Filter(
+        weight=np.full((inputs, 3, 1, 1), 1.0, np.float32), bias=np.zeros(inputs, np.float32)
+    )
+    last = Filter(weight=weight.astype(np.float32), bias=np.zeros(4, np.float32))
+    program = Program(
+        steps=(ConvStep(sources=(0,), project=first), ConvStep(sources=(1,), project=last)),
+        outputs=(("out", 2),),
+    )
+    net = quantise(program, {Place.of(0): (0.0, 1.0), Place.of(1): (0.0, 3.0)})
+    images = rng.uniform(0.9, 1, (2, 3, 3, 3)).astype(np.float32)
+    q: dict[Place, np.ndarray] = {}
+    wanted = run_integer(net, images, observe=q.__setitem__)["out"]
+    assert (q[Place.of(1)].astype(np.int64).sum(1) * 100).min() > 2**24
+    np.testing.assert_array_equal(simulate(net, images)["out"], wanted)
