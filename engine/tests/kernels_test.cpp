@@ -72,9 +72,10 @@ struct Subject {
       r.after = 1.f / 6;
     } else {
       const float scale = random.real(0.01f, 0.1f);
-      r.zero = random.whole(0, 255);
+      const int most = store == Store::ring && random.coin() ? kLargestWide : kLargest;
+      r.zero = random.whole(0, most);
       r.low = at_zero ? 0 : static_cast<float>(-r.zero);
-      r.high = static_cast<float>(255 - r.zero);
+      r.high = static_cast<float>(most - r.zero);
       if (activation == Activation::relu6) r.high = std::min(r.high, std::nearbyint(6 / scale));
       r.after = 1 / (6 * scale);
     }
@@ -281,12 +282,16 @@ void depthwise(const Subject& s) {
 
   const int columns = (g.out_cols - 1) * g.stride + (g.kernel - 1) * g.dilation + 1;
   const int count = (g.out_rows - 1) * g.stride + (g.kernel - 1) * g.dilation + 1;
+  // ten bits where their sums are exact
+  const bool wide = g.kernel <= 5 && random.coin();
+  const int most = wide ? kLargestWide : kLargest;
+  const int most_weight = wide ? kLargestWideWeight : kLargestWeight;
   std::vector<Numbers> ring;
   std::vector<const float*> rows;
   for (int i = 0; i < count; ++i) {
     ring.emplace_back(Type::float32, columns * kBlock);
     for (int at = 0; at < columns * kBlock; ++at)
-      ring[i].set(at, s.int8() ? random.whole(-255, 255) : random.real(-2, 2));
+      ring[i].set(at, s.int8() ? random.whole(-most, most) : random.real(-2, 2));
     rows.push_back(ring[random.whole(0, 3) ? i : 0].floats());
   }
   const int taps = g.kernel * g.kernel;
@@ -294,7 +299,8 @@ void depthwise(const Subject& s) {
   Numbers multiplier(Type::float32, kBlock);
   for (int c = 0; c < g.channels; ++c) {
     for (int tap = 0; tap < taps; ++tap)
-      weights.set(tap * kBlock + c, s.int8() ? random.whole(-127, 127) : random.real(-1, 1));
+      weights.set(tap * kBlock + c,
+                  s.int8() ? random.whole(-most_weight, most_weight) : random.real(-1, 1));
     bias.set(c, s.bias());
     multiplier.set(c, s.multiplier(taps));
   }
@@ -366,12 +372,15 @@ void stem(const Subject& s) {
                            " columns, " + std::to_string(g.outputs) + " channels, store " +
                            std::to_string(static_cast<int>(g.store));
   const int columns = (g.out_cols - 1) * g.stride + g.kernel, taps = 3 * g.kernel * g.kernel;
+  const bool wide = g.kernel <= 3 && random.coin();
+  const int most = wide ? kLargestWide : kLargest;
+  const int most_weight = wide ? kLargestWideWeight : kLargestWeight;
   std::vector<Numbers> planes;
   std::vector<const float*> rows;
   for (int i = 0; i < 3 * g.kernel; ++i) {
     planes.emplace_back(Type::float32, columns);
     for (int at = 0; at < columns; ++at)
-      planes[i].set(at, s.int8() ? random.whole(-255, 255) : random.real(-2, 2));
+      planes[i].set(at, s.int8() ? random.whole(-most, most) : random.real(-2, 2));
   }
   for (Numbers& plane : planes) rows.push_back(plane.floats());
   const int padded = up(g.outputs, kBlock);
@@ -380,7 +389,7 @@ void stem(const Subject& s) {
   for (int n = 0; n < g.outputs; ++n) {
     for (int tap = 0; tap < taps; ++tap)
       weights.set((n / kBlock * taps + tap) * kBlock + n % kBlock,
-                  s.int8() ? random.whole(-127, 127) : random.real(-1, 1));
+                  s.int8() ? random.whole(-most_weight, most_weight) : random.real(-1, 1));
     bias.set(n, s.bias());
     multiplier.set(n, s.multiplier(taps));
   }
