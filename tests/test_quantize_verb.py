@@ -176,23 +176,33 @@ def shop(small_run: Path, pictures: list[Path]) -> Workshop:
     return Workshop(images=images_of(small_run, pictures[:24]), train_seconds=0.5, seed=0)
 
 
-@pytest.mark.parametrize(("drops", "names"), [
-    ([0.0], ["calibrate"]),
-    ([5.0, 1.0], ["calibrate", "equalise"]),
-    ([5.0, 4.0, 0.5], ["calibrate", "equalise", "ranges"]),
+@pytest.mark.parametrize(("drops", "portable", "names"), [
+    ([0.0], False, ["calibrate"]),
+    ([5.0, 1.0], False, ["calibrate", "wide"]),
+    ([5.0, 1.0], True, ["calibrate", "equalise"]),
+    ([5.0, 4.0, 3.0, 0.5], False, ["calibrate", "wide", "equalise", "ranges"]),
 ])  # fmt: skip
 def test_the_ladder_stops_as_soon_as_the_gate_holds(
     small_run: Path,
     shop: Workshop,
     monkeypatch: pytest.MonkeyPatch,
     drops: list[float],
+    portable: bool,
     names: list[str],
 ) -> None:
     monkeypatch.setattr(ladder, "snr_db", rising())
     left = iter(drops)
     program = program_of(load_model(small_run).module())
-    _, rungs = climb(program, shop, lambda _: gate_of(next(left)), steps=None, max_drop=1.0)
+    draft, rungs = climb(
+        program,
+        shop,
+        lambda _: gate_of(next(left)),
+        steps=None,
+        max_drop=1.0,
+        portable=portable,
+    )
     assert [rung.name for rung in rungs] == names
+    assert draft.wide == draft.quantised.wide == ("wide" in names)
 
 
 def rising():
@@ -280,12 +290,13 @@ def test_the_page_and_the_json_tell_what_was_done(made: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    ({"steps": "equalize"}, "steps equalize: expected of equalise"),
+    ({"steps": "equalize"}, "steps equalize: expected of wide, equalise"),
     ({"max_drop": -1.0}, "max_drop -1"),
     ({"max_drop": float("nan")}, "max_drop nan"),
     ({"pictures": 0}, "pictures 0"),
     ({"train_minutes": 0.0}, "train_minutes 0"),
     ({"threads": 0}, "threads 0"),
+    ({"portable": True, "steps": "wide"}, "--portable leaves out the step wide"),
 ])  # fmt: skip
 def test_wrong_options_are_refused(
     small_run: Path, flowers: Path, tmp_path: Path, options: dict[str, object], said: str

@@ -139,7 +139,7 @@ def climb(
     *,
     steps: Sequence[str] | None,
     max_drop: float,
-    portable: bool,
+    portable: bool = False,
 ) -> tuple[Draft, tuple[Rung, ...]]:
     """Go up the ladder: all `steps` in their order, or without them as far as it takes for the drop
     to be at most `max_drop` points, and without what is not `portable` where that is asked for."""
