@@ -21,7 +21,9 @@ OPTIONS = {
     "evaluate": "model data split batch_size workers threads device limit skip_bad",
     "predict": "model images top save threads device",
     "export": "run to out precision calibrate",
-    "quantize": ("run data out max_drop steps pictures train_minutes limit skip_bad threads seed"),
+    "quantize": (
+        "run data out max_drop steps pictures train_minutes portable limit skip_bad threads seed"
+    ),
     "verify": "folder data run max_drop split runtime threads limit",
     "benchmark": "target runtime precision threads size width batch rounds runs",
 }

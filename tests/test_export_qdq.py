@@ -220,7 +220,9 @@ def tolerance(net: QuantisedProgram, images: Floats) -> float:
     A tie that float32 decides otherwise is a step in one tensor, too, and random weights make as
     much of it wherever it happens. Where the first class leads by twice that, it stays the first.
     """
-    step, count = net.ranges[Place.of(0)].scale, len(images)
+    # of eight bits, as most tensors have
+    image = net.ranges[Place.of(0)]
+    step, count = image.scale * image.largest / 255, len(images)
     expected, moved = run_integer(net, images)["logits"], 0.0
     for seed in range(3):
         changed, rng = images.copy(), np.random.default_rng(seed)

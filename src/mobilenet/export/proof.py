@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ExportError, MissingEngine
-from ..integer import Place, QuantisedProgram
+from ..integer import LARGEST, Place, QuantisedProgram
 from ..preprocess import Preprocess
 from ..program import IMAGE, LOGITS
 from ..progress import say
@@ -55,10 +55,12 @@ def tolerance_of(made: ExportedFile, quantised: QuantisedProgram | None, golden:
 
 
 def _sway(quantised: QuantisedProgram, golden: Golden) -> float:
-    """How far one value of each image, moved by a step, moves the answers at most."""
+    """How far one value of each image, moved by a step of eight bits, as most tensors have them,
+    moves the answers at most."""
     from ..integer.simulate import simulate
 
-    scale = np.float32(quantised.ranges[Place.of(IMAGE)].scale)
+    image = quantised.ranges[Place.of(IMAGE)]
+    scale = np.float32(image.scale * image.largest / LARGEST)
     side, largest = golden.inputs.shape[2], 0.0
     for row, column in ((side // 2, side // 2), (side // 3, side // 2), (side // 2, side // 3)):
         moved = golden.inputs.copy()

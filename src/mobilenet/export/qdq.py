@@ -180,10 +180,10 @@ class _Writer:
 
     def write(self, place: Place, x: _Map, activation: Activation = "none") -> None:
         """Keep results: rounded to uint8 where the place has a range, else as they are. What
-        has ten bits stays float32, which is nearer to them than eight would be."""
+        has ten bits stays float32 in the file."""
         affine = self.network.ranges.get(place)
         if affine is not None and affine.largest > LARGEST:
-            self.maps[place] = self.bounded(x, activation, affine)
+            self.maps[place] = self.ten_bits(x, activation, affine)
             return
         x = self.activated(x, activation, affine)
         if affine is not None:
@@ -193,17 +193,20 @@ class _Writer:
             x = self.map("DequantizeLinear", [q, *unit], x.size)
         self.maps[place] = x
 
-    def bounded(self, x: _Map, activation: Activation, affine: Affine) -> _Map:
-        """The activation, and the ends of the tensor's range."""
-        low, high = -affine.zero * affine.scale, (affine.largest - affine.zero) * affine.scale
+    def ten_bits(self, x: _Map, activation: Activation, affine: Affine) -> _Map:
+        """The activation, and the rounding to ten bits, which ONNX has no type for, in float32."""
+        low, high = -affine.zero, affine.largest - affine.zero
         if activation in ("relu", "relu6"):
-            low = 0.0
+            low = 0
         if activation == "relu6":
-            high = min(high, 6.0)
+            high = min(high, round(6 / affine.scale))
         if activation in ("hard_swish", "hard_sigmoid"):
             x = self.activated(x, activation, None)
-        ends = [self.graph.constant(np.array(end, np.float32)) for end in (low, high)]
-        return self.map("Clip", [x.name, *ends], x.size)
+        numbers = (1 / affine.scale, low, high, affine.scale)
+        unit, *ends, scale = [self.graph.constant(np.array(n, np.float32)) for n in numbers]
+        steps = self.graph.node("Mul", [x.name, unit])
+        whole = self.graph.node("Round", [self.graph.node("Clip", [steps, *ends])])
+        return self.map("Mul", [whole, scale], x.size)
 
     def activated(self, x: _Map, activation: Activation, affine: Affine | None) -> _Map:
         """The activation, but for bounds at which the tensor's range ends anyhow: runtimes fuse a
@@ -241,8 +244,15 @@ class _Writer:
             "pads": [before, before, after, after],
             "strides": [stride] * 2,
         }
-        names = self.graph.filter(filter, self.network.ranges[stage.source].scale)
-        return self.map("Conv", [x.name, *names], out_size(x.size, stride), attributes)
+        affine, source = self.network.ranges[stage.source], x.name
+        if filter.weight.dtype != np.int8 and affine.largest == LARGEST:
+            # changes nothing, but ONNX Runtime would round the weights of a convolution that stands
+            # directly between eight-bit tensors to eight bits
+            ends = (-affine.zero * affine.scale, (affine.largest - affine.zero) * affine.scale)
+            bounds = [self.graph.constant(np.array(end, np.float32)) for end in ends]
+            source = self.graph.node("Clip", [source, *bounds])
+        names = self.graph.filter(filter, affine.scale)
+        return self.map("Conv", [source, *names], out_size(x.size, stride), attributes)
 
     def mean(self, x: _Map) -> _Map:
         return self.map("GlobalAveragePool", [x.name], 1)
