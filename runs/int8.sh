@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # What int8 costs in accuracy, by quantiser: the tables of docs/int8.md, measured here and now.
 #
-# Trains five networks on Fashion-MNIST (two hours on two cores), composes pictures for ImageNet's
-# MobileNetV2, and gives all of them to the peers' quantisers and to `mobilenet quantize` (three
-# hours more). What is there already is not made again: interrupted, it goes on from there. What is
+# Trains five networks on Fashion-MNIST, composes pictures for ImageNet's MobileNetV2, and gives all
+# of them to the peers' quantisers and to `mobilenet quantize`: hours on two cores. What is there already is not made again: interrupted, it goes on from there. What is
 # given goes to benchmarks/int8.py: `bash runs/int8.sh --subject v1 --method repaired`.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -12,7 +12,8 @@ from mobilenet.errors import ExportError, UsageError
 from mobilenet.export.flat import Card, EngineFile, read_engine, write_engine
 from mobilenet.export.litert_int8 import litert_int8_bytes
 from mobilenet.export.qdq import to_qdq
-from mobilenet.integer import LARGEST, LARGEST_WIDE, Place, QuantisedProgram, places, run_integer
+from mobilenet.integer import LARGEST, Place, QuantisedProgram, places, run_integer
+from mobilenet.integer.scheme import LARGEST_WIDE
 from mobilenet.integer.simulate import Simulation, round_through, simulate
 from mobilenet.integer.store import encode_quantised, load_quantised
 from mobilenet.models import MODELS

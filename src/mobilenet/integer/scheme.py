@@ -145,14 +145,21 @@ def places(program: Program) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def is_wide_place(place: Place) -> bool:
-    """Whether a wide network has ten bits there."""
-    return place == Place.of(IMAGE) or place.name == "expanded"
+def largest_at(place: Place, *, wide: bool) -> int:
+    """The largest value of a tensor there, in a wide network or another."""
+    ten_bits = place == Place.of(IMAGE) or place.name == "expanded"
+    return LARGEST_WIDE if wide and ten_bits else LARGEST
 
 
-def is_wide_filter(stage: Stage) -> bool:
-    """Whether a wide network's weights have ten bits there."""
-    return stage.name == "depthwise" or stage.source == Place.of(IMAGE)
+def largest_weight(name: str, source: Place, *, wide: bool) -> int:
+    """The largest weight of the filter `name` that reads `source`, in a wide network or another."""
+    ten_bits = name == "depthwise" or source == Place.of(IMAGE)
+    return LARGEST_WIDE_WEIGHT if wide and ten_bits else LARGEST_WEIGHT
+
+
+def weight_type(largest: int) -> type[np.int8] | type[np.int16]:
+    """How weights of at most that are kept."""
+    return np.int8 if largest == LARGEST_WEIGHT else np.int16
 
 
 def result_scale(ranges: Mapping[Place, Affine], stage: Stage) -> float:

@@ -18,15 +18,14 @@ from ..checkpoint.tensors import decode_tensors, encode_tensors
 from ..errors import CheckpointError
 from ..program import Filter, Program, program_of
 from .scheme import (
-    LARGEST,
-    LARGEST_WIDE,
     Affine,
     IntegerFilter,
     QuantisedProgram,
-    is_wide_filter,
-    is_wide_place,
+    largest_at,
+    largest_weight,
     places,
     stages,
+    weight_type,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def _decode(program: Program, tensors: dict[str, np.ndarray]) -> QuantisedProgra
         place: Affine(
             scale=float(scale),
             zero=int(zero),
-            largest=LARGEST_WIDE if wide and is_wide_place(place) else LARGEST,
+            largest=largest_at(place, wide=wide),
         )
         for place, scale, zero in zip(wanted, scales, zeros, strict=True)
     }
@@ -99,7 +98,7 @@ def _decode(program: Program, tensors: dict[str, np.ndarray]) -> QuantisedProgra
                 tensors,
                 f"{index}.{stage.name}",
                 step.filters[stage.name],
-                wide=wide and is_wide_filter(stage),
+                most=largest_weight(stage.name, stage.source, wide=wide),
             )
             for stage in stages(program, index)
         }
@@ -116,10 +115,10 @@ def _decode(program: Program, tensors: dict[str, np.ndarray]) -> QuantisedProgra
     )
 
 
-def _filter(tensors: dict[str, np.ndarray], name: str, of: Filter, *, wide: bool) -> IntegerFilter:
+def _filter(tensors: dict[str, np.ndarray], name: str, of: Filter, *, most: int) -> IntegerFilter:
     parts: dict[str, Any] = {}
     for part, shape, dtype in (
-        ("weight", of.weight.shape, np.int16 if wide else np.int8),
+        ("weight", of.weight.shape, weight_type(most)),
         ("scale", of.bias.shape, np.float64),
         ("bias", of.bias.shape, np.int32),
     ):

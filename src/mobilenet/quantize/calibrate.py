@@ -11,16 +11,16 @@ from ..integer.scheme import (
     LARGEST,
     LARGEST_WEIGHT,
     LARGEST_WIDE,
-    LARGEST_WIDE_WEIGHT,
     Affine,
     IntegerFilter,
     Place,
     QuantisedProgram,
     Stage,
-    is_wide_filter,
-    is_wide_place,
+    largest_at,
+    largest_weight,
     places,
     stages,
+    weight_type,
 )
 from ..program import IMAGE, Activation, AddStep, BlockStep, Filter, Floats, Program
 
@@ -104,24 +104,19 @@ def quantise(
     bits.
     """
     affines = {
-        place: affine_of(seen, LARGEST_WIDE if wide and is_wide_place(place) else LARGEST)
+        place: affine_of(seen, largest_at(place, wide=wide))
         for place, seen in bounded_ranges(program, ranges).items()
     }
 
     def filter_of(stage: Stage) -> IntegerFilter:
-        filter, scale = (
-            program.steps[stage.step].filters[stage.name],
-            affines[stage.source].scale,
-        )
-        if not (wide and is_wide_filter(stage)):
-            return quantise_filter(filter, scale)
-        products = filter.weight[0].size
-        if products * LARGEST_WIDE * (LARGEST_WIDE_WEIGHT + 1) > EXACT:
+        filter = program.steps[stage.step].filters[stage.name]
+        most, products = largest_weight(stage.name, stage.source, wide=wide), filter.weight[0].size
+        if most > LARGEST_WEIGHT and products * LARGEST_WIDE * (most + 1) > EXACT:
             raise UsageError(
                 f"step {stage.step}, {stage.name}: sums of {products} products of ten bits each "
                 "are not exact in float32"
             )
-        return quantise_filter(filter, scale, LARGEST_WIDE_WEIGHT)
+        return quantise_filter(filter, affines[stage.source].scale, most)
 
     filters = tuple(
         {stage.name: filter_of(stage) for stage in stages(program, index)}
@@ -163,9 +158,7 @@ def quantise_filter(filter: Filter, scale_in: float, most: int = LARGEST_WEIGHT)
     scale = np.where(scale > _TINY, scale.astype(np.float32).astype(np.float64), 1.0)
     rounded = np.rint(weight / scale[:, None, None, None])
     return IntegerFilter(
-        weight=np.clip(rounded, -most, most).astype(
-            np.int8 if most == LARGEST_WEIGHT else np.int16
-        ),
+        weight=np.clip(rounded, -most, most).astype(weight_type(most)),
         scale=scale,
         bias=np.rint(bias / (scale_in * scale)).astype(np.int32),
     )

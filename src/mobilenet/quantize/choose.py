@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..integer.scheme import LARGEST, LARGEST_WIDE, Affine, Place, is_wide_place
+from ..integer.scheme import Affine, Place, largest_at
 from ..program import IMAGE, Floats, Program
 from .calibrate import Range, affine_of, bounded_ranges
 from .observe import CALIBRATORS, Statistics
@@ -38,7 +38,7 @@ def choose_ranges(
     names: dict[Place, str] = {}
     for number, place in enumerate(sorted(seen)):
         offered = _distinct({name: found[place] for name, found in candidates.items()})
-        most = LARGEST_WIDE if wide and is_wide_place(place) else LARGEST
+        most = largest_at(place, wide=wide)
         errors = {
             name: sum(
                 run.error(program, {place: affine_of(range_, most)}, place.step) for run in runs

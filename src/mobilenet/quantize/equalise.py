@@ -19,15 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..integer.scheme import (
-    LARGEST,
-    LARGEST_WEIGHT,
-    LARGEST_WIDE,
-    LARGEST_WIDE_WEIGHT,
-    Doubles,
-    Place,
-    is_wide_place,
-)
+from ..integer.scheme import Doubles, Place, largest_at, largest_weight
 from ..program import (
     BlockStep,
     ConvStep,
@@ -253,10 +245,7 @@ def _error(
         sum(run.error(changed, ranges, start) for run in runs)
         for ranges in (
             {
-                place: affine_of(
-                    _ends(seen[place], change, *how),
-                    LARGEST_WIDE if wide and is_wide_place(place) else LARGEST,
-                )
+                place: affine_of(_ends(seen[place], change, *how), largest_at(place, wide=wide))
                 for place in pair.places
             }
             for how in ((np.min, np.max), (np.mean, np.mean))
@@ -275,7 +264,7 @@ def _with_rounded(program: Program, pair: Pair, *, wide: bool) -> Program:
     steps = list(program.steps)
     for index, name in pair.consumers:
         filter = steps[index].filters[name]
-        most = LARGEST_WIDE_WEIGHT if wide and name == "depthwise" else LARGEST_WEIGHT
+        most = largest_weight(name, pair.places[-1], wide=wide)
         found = quantise_filter(filter, 1.0, most)
         weight = found.weight * found.scale[:, None, None, None]
         steps[index] = replace(

@@ -178,7 +178,7 @@ def _weight_bytes(program: Program) -> int:
 
 
 def _integer_bytes(quantised: QuantisedProgram) -> int:
-    """Weights of one byte, and a bias and a scale of four for every channel."""
+    """Weights of a byte, or two where they have ten bits; a bias and a scale of four a channel."""
     filters = [filter for step in quantised.filters for filter in step.values()]
     return sum(filter.weight.nbytes + 8 * len(filter.bias) for filter in filters)
 

@@ -10,18 +10,17 @@ import numpy as np
 
 from ...errors import CheckpointError
 from ...integer import (
-    LARGEST,
-    LARGEST_WIDE,
     Affine,
     IntegerFilter,
     Place,
     QuantisedProgram,
     Stage,
-    is_wide_filter,
-    is_wide_place,
+    largest_at,
+    largest_weight,
     places,
     result_scale,
     stages,
+    weight_type,
 )
 from ...program import (
     IMAGE,
@@ -234,7 +233,7 @@ def _quantised(
     ranges = {
         place: _affine(
             records[place.step][f"{place.name}_range"] if place.step >= 0 else in_range,
-            LARGEST_WIDE if reader.wide and is_wide_place(place) else LARGEST,
+            largest_at(place, wide=reader.wide),
         )
         for place in places(whole)
     }
@@ -262,9 +261,10 @@ def _integers(
     reader: _Reader, conv: np.void, step: Step, stage: Stage, ranges: dict[Place, Affine]
 ) -> IntegerFilter:
     weight = step.filters[stage.name].weight
+    most = largest_weight(stage.name, stage.source, wide=reader.wide)
     factor = reader.vector(conv["multiplier"], "<f4", len(weight)).astype(np.float64)
     return IntegerFilter(
-        weight=weight.astype(np.int16 if reader.wide and is_wide_filter(stage) else np.int8),
+        weight=weight.astype(weight_type(most)),
         scale=factor * result_scale(ranges, stage) / ranges[stage.source].scale,
         bias=reader.vector(conv["bias"], "<i4", len(weight)),
     )
