@@ -214,9 +214,9 @@ def test_minutes_are_a_budget(
 ):
     """What is too little to see every picture with the whole network goes to the tail."""
     with patch("mobilenet.train.loop.TRAINING_COST", cost or 1e-9):
-        result = fit(epochs=None, minutes=0.02)
+        result = fit(epochs=None, minutes=0.1)
     assert {record["phase"] for record in epochs(tmp_path / "run")} == phases
-    assert result.seconds >= 1.2  # what was asked for was used
+    assert result.seconds >= 6  # what was asked for was used
 
 
 # ---------------------------------------------------------------------------------- determinism
