@@ -15,10 +15,10 @@ import torch
 from mobilenet.benchmark.subject import random_network
 from mobilenet.export.engine import rounded
 from mobilenet.export.flat import Card, EngineFile, write_engine
-from mobilenet.integer import run_integer
+from mobilenet.integer import Wide, run_integer
 from mobilenet.models import MODELS
 from mobilenet.program import LOGITS, evaluate_float, program_of
-from mobilenet.quantize import quantise_program
+from mobilenet.quantize import observe_ranges, quantise
 
 PROJECT = Path(__file__).parent.parent
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -69,6 +69,7 @@ def test_kernels_agree_with_their_plain_twins(built: Path, processor: str, isa: 
     program = built / "engine" / "tests" / "kernels_test"
     printed = run("qemu-aarch64", "-cpu", processor, program, "25", "1", isa)
     assert f"{isa} int8: 25 cases" in printed
+    assert isa != "neon" or f"{isa} int8 with wide maps: 25 cases" in printed
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
@@ -77,16 +78,20 @@ def test_networks_agree_with_their_references(built: Path, name: str, tmp_path: 
     images = np.random.default_rng(0).standard_normal((6, 3, SIZE, SIZE), np.float32)
     x = images[:2]
     program = program_of(network)
-    quantised = quantise_program(program, iter([images[2:]]))
+    ranges = observe_ranges(program, [images[2:]])
+    quantised = quantise(program, ranges)
+    wide = quantise(program, ranges, wide=Wide.EVERYWHERE)
     with torch.inference_mode():
         logits = network(torch.from_numpy(x)).numpy()
     cases = {
         "float32": (program, logits, 1e-5),
         "bfloat16": (program, evaluate_float(rounded(program), x)[LOGITS][:, :, 0, 0], 2e-5),
         "int8": (quantised, run_integer(quantised, x)[LOGITS][:, :, 0, 0], 0),
+        "int8 wide": (wide, run_integer(wide, x)[LOGITS][:, :, 0, 0], 0),
     }
     x.tofile(tmp_path / "images")
-    for precision, (file, expected, bound) in cases.items():
+    for case, (file, expected, bound) in cases.items():
+        precision = case.split()[0]
         made = EngineFile(network=file, precision=precision, height=SIZE, width=SIZE, card=Card())
         (tmp_path / "model.mbn").write_bytes(write_engine(made))
         for processor, isa in PROCESSORS.items():
@@ -96,7 +101,7 @@ def test_networks_agree_with_their_references(built: Path, name: str, tmp_path: 
             threads = "1" if isa == "neon_dot" else "2"
             assert run(*emulator, *files, "neon_dot", threads) == f"{isa}\n"
             found = np.fromfile(tmp_path / "logits", np.float32).reshape(expected.shape)
-            assert np.abs(found - expected).max() <= bound * np.abs(expected).max(), precision
+            assert np.abs(found - expected).max() <= bound * np.abs(expected).max(), case
 
 
 def test_the_baseline_has_no_instructions_of_an_extension(built: Path) -> None:

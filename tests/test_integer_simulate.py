@@ -12,8 +12,8 @@ from mobilenet.errors import ExportError, UsageError
 from mobilenet.export.flat import Card, EngineFile, read_engine, write_engine
 from mobilenet.export.litert_int8 import litert_int8_bytes
 from mobilenet.export.qdq import to_qdq
-from mobilenet.integer import LARGEST, Place, QuantisedProgram, places, run_integer
-from mobilenet.integer.scheme import LARGEST_WIDE
+from mobilenet.integer import LARGEST, Place, QuantisedProgram, Wide, places, run_integer
+from mobilenet.integer.scheme import LARGEST_WIDE, wide_of
 from mobilenet.integer.simulate import Simulation, round_through, simulate
 from mobilenet.integer.store import encode_quantised, load_quantised
 from mobilenet.models import MODELS
@@ -34,12 +34,13 @@ from test_export_qdq import (
 
 __all__ = ["one_thread"]  # a fixture of every test here
 
-WIDTHS = pytest.mark.parametrize("wide", [False, True], ids=["eight", "ten"])
+WIDTHS = pytest.mark.parametrize("wide", Wide, ids=lambda wide: wide.name.lower())
+TEN_BITS = pytest.mark.parametrize("wide", [Wide.INSIDE, Wide.EVERYWHERE])
 
 
 @cache
-def network_of(name: str, *, wide: bool) -> tuple[QuantisedProgram, int]:
-    """A network of `PROGRAMS` in eight bits, or ten where it is wide, and its image's size."""
+def network_of(name: str, *, wide: Wide) -> tuple[QuantisedProgram, int]:
+    """A network of `PROGRAMS` in eight bits, ten where it is wide, and its image's size."""
     if name in NETWORKS:
         spec, size = NETWORKS[name]
         program = program_of(random_network(spec, size))
@@ -51,7 +52,7 @@ def network_of(name: str, *, wide: bool) -> tuple[QuantisedProgram, int]:
 
 @WIDTHS
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_torch_computes_every_tensor_as_defined(name: str, wide: bool) -> None:
+def test_torch_computes_every_tensor_as_defined(name: str, wide: Wide) -> None:
     net, size = network_of(name, wide=wide)
     images = images_of(size, count=3)
     wanted: dict[Place, np.ndarray] = {}
@@ -70,38 +71,47 @@ def test_torch_computes_every_tensor_as_defined(name: str, wide: bool) -> None:
         np.testing.assert_array_equal(batched[output], values)
 
 
+@TEN_BITS
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_native_engine_computes_ten_bits_as_defined(name: str) -> None:
+def test_the_native_engine_computes_ten_bits_as_defined(name: str, wide: Wide) -> None:
     native = pytest.importorskip("mobilenet._engine")
-    net, size = network_of(name, wide=True)
+    net, size = network_of(name, wide=wide)
     images = images_of(size, count=2)
     data = write_engine(
         EngineFile(network=net, precision="int8", height=size, width=size, card=Card())
     )
     read = read_engine(data).network
     assert isinstance(read, QuantisedProgram)
-    assert read.wide
+    assert read.wide is wide
     wanted, reread = run_integer(net, images), run_integer(read, images[:1])
-    for threads in (1, 2):
-        found = native.Engine(native.Model(data), 0, 0, threads, None).run(images)
+    for threads, isa in ((1, None), (2, None), (1, "scalar")):
+        found = native.Engine(native.Model(data), 0, 0, threads, isa).run(images)
         for output, values in wanted.items():
             np.testing.assert_array_equal(found[output], values)
             np.testing.assert_array_equal(reread[output], values[:1])
 
 
-def test_ten_bits_are_where_they_are_said_to_be() -> None:
-    net, _ = network_of("v3 large", wide=True)
+@TEN_BITS
+def test_ten_bits_are_where_they_are_said_to_be(wide: Wide) -> None:
+    net, _ = network_of("v3 large", wide=wide)
     for place, affine in net.ranges.items():
-        wide = place == Place.of(0) or place.name == "expanded"
-        assert affine.largest == (LARGEST_WIDE if wide else LARGEST)
+        inside = place == Place.of(0) or place.name == "expanded"
+        ten_bits = inside or wide is Wide.EVERYWHERE
+        assert affine.largest == (LARGEST_WIDE if ten_bits else LARGEST)
     for index, filters in enumerate(net.filters):
         for name, filter in filters.items():
-            wide = index == 0 or name == "depthwise"
-            assert filter.weight.dtype == (np.int16 if wide else np.int8)
-            assert np.abs(filter.weight).max() == (511 if wide else 127) == filter.largest
-    narrow, _ = network_of("v3 large", wide=False)
-    assert net.wide
-    assert not narrow.wide
+            ten_bits = index == 0 or name == "depthwise"
+            assert filter.weight.dtype == (np.int16 if ten_bits else np.int8)
+            assert np.abs(filter.weight).max() == (511 if ten_bits else 127) == filter.largest
+    assert net.wide is wide
+    assert network_of("v3 large", wide=Wide.NOWHERE)[0].wide is Wide.NOWHERE
+
+
+def test_ten_bits_in_some_maps_alone_are_refused() -> None:
+    net, _ = network_of("v2", wide=Wide.EVERYWHERE)
+    eight = replace(net.ranges[Place.of(2)], zero=0, largest=LARGEST)
+    with pytest.raises(ValueError, match="in some maps and not in others"):
+        wide_of({**net.ranges, Place.of(2): eight})
 
 
 def test_ten_bits_are_nearer_to_the_float_network() -> None:
@@ -112,9 +122,10 @@ def test_ten_bits_are_nearer_to_the_float_network() -> None:
     wanted = run_float(program, images)["logits"]
     errors = [
         float(((simulate(quantise(program, ranges, wide=w), images)["logits"] - wanted) ** 2).sum())
-        for w in (False, True)
+        for w in Wide
     ]
     assert errors[1] < 0.9 * errors[0]
+    assert errors[2] < 0.5 * errors[1]
 
 
 def test_filters_too_large_for_ten_bits_are_refused() -> None:
@@ -126,14 +137,15 @@ def test_filters_too_large_for_ten_bits_are_refused() -> None:
     ranges = {Place.of(0): (-1.0, 1.0)}
     quantise(program, ranges)
     with pytest.raises(UsageError, match="step 0, project: sums of 147 products of ten bits"):
-        quantise(program, ranges, wide=True)
+        quantise(program, ranges, wide=Wide.INSIDE)
 
 
-def test_ten_bits_are_kept_in_a_run(tmp_path) -> None:
+@TEN_BITS
+def test_ten_bits_are_kept_in_a_run(wide: Wide, tmp_path) -> None:
     spec = replace(MODELS["mobilenet_v2"], width=0.35, classes=3)
     network = random_network(spec, 32)
     program = program_of(network)
-    net = quantise(program, observe_ranges(program, [images_of(32)]), wide=True)
+    net = quantise(program, observe_ranges(program, [images_of(32)]), wide=wide)
     save_model(
         tmp_path,
         spec,
@@ -151,9 +163,10 @@ def test_ten_bits_are_kept_in_a_run(tmp_path) -> None:
     )
 
 
+@TEN_BITS
 @pytest.mark.parametrize("name", ["v1", "v2", "v3 small", "v3 large"])
-def test_ten_bits_in_onnx_are_float32_and_answer_alike(name: str) -> None:
-    net, size = network_of(name, wide=True)
+def test_ten_bits_in_onnx_are_float32_and_answer_alike(name: str, wide: Wide) -> None:
+    net, size = network_of(name, wide=wide)
     images = images_of(size, count=4)
     found = in_onnxruntime(to_qdq(net, size=size, metadata={}).data)({"image": images})["logits"]
     wanted = run_integer(net, images)["logits"][:, :, 0, 0]
@@ -161,7 +174,7 @@ def test_ten_bits_in_onnx_are_float32_and_answer_alike(name: str) -> None:
 
 
 def test_ten_bits_are_not_to_be_had_in_litert() -> None:
-    net, size = network_of("v2", wide=True)
+    net, size = network_of("v2", wide=Wide.INSIDE)
     with pytest.raises(ExportError, match="--portable"):
         litert_int8_bytes(net, size=size, extra={}, metadata={})
 

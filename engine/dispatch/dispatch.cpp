@@ -134,6 +134,7 @@ struct Table {
         if (!k.float32) k.float32 = lower.float32;
         if (!k.bfloat16) k.bfloat16 = lower.bfloat16;
         if (!k.int8) k.int8 = lower.int8;
+        if (!k.int8_maps) k.int8_maps = lower.int8_maps;
       }
       kernels[count++] = k;
     }

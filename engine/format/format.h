@@ -63,7 +63,8 @@ enum class Padding : uint32_t {
 
 // An int8 value q in 0...255 stands for scale * (q - zero). In a wide file the image and what is
 // expanded have 0...1023, and the weights that meet the image or are depthwise -511...511: the
-// engine keeps those in float32 in any case, where so much is exact.
+// engine keeps those in float32 in any case, where so much is exact. In a file with wide maps every
+// tensor has 0...1023; maps are of 16 bits then.
 struct Affine {
   float scale;
   int32_t zero;
@@ -122,12 +123,14 @@ struct FileHeader {
   float std[3];
   uint32_t resize;      // shorter side in pixels before the crop; 0: the whole image is squeezed
   uint32_t filter;      // 0 bilinear, 1 bicubic, both with antialiasing
-  uint32_t wide;        // int8: 1 where what never becomes a map has ten bits
+  uint32_t wide;        // int8: 1 where what never becomes a map has ten bits, 2 where maps have too
   uint32_t reserved[3];
 };
 
 static_assert(sizeof(FileHeader) == 144 && sizeof(OutputRecord) == 8, "format");
 static_assert(sizeof(ConvRecord) == 32 && sizeof(StepRecord) == 272, "format");
+
+constexpr uint32_t kWideMaps = 2;
 
 // The largest value of an int8 tensor, and the largest weight.
 constexpr int kLargest = 255, kLargestWide = 1023;

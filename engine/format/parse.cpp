@@ -39,8 +39,8 @@ bool check_header(const uint8_t* bytes, size_t size, std::string* error) {
     return fail(error, "made for %u x %u pixels: expected 1 to %u each way", header.height,
                 header.width, kMaxSide);
   const bool int8 = header.precision == static_cast<uint32_t>(Precision::int8);
-  if (header.wide > (int8 ? 1 : 0))
-    return fail(error, "wide %u: expected %s", header.wide, int8 ? "0 or 1" : "0");
+  if (header.wide > (int8 ? kWideMaps : 0))
+    return fail(error, "wide %u: expected %s", header.wide, int8 ? "0 to 2" : "0");
   if (int8 && !check_range("input range", header.in_range, header.wide != 0, error)) return false;
   for (uint32_t zero : header.reserved)
     if (zero != 0) return fail(error, "reserved fields of the header are used");

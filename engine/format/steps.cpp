@@ -37,6 +37,7 @@ class StepChecker {
         layout_(*layout),
         precision_(static_cast<Precision>(file.header->precision)),
         wide_(file.header->wide != 0),
+        wide_maps_(file.header->wide == kWideMaps),
         channels_{3} {}
 
   bool run(std::string* error) {
@@ -260,8 +261,9 @@ class StepChecker {
     const bool exact = use != Use::matrix;  // computed in float32
     if (!exact) inputs = matrix_inputs(precision_, inputs);
     // a correction by the weights' sum times the input's zero is as large as the sum itself
+    const int64_t product = wide_maps_ ? kLargestWide * 128 : kMaxProduct;
     const int64_t sum =
-        exact ? inputs * (wide_ ? kMaxWideProduct : kMaxProduct) : 2 * inputs * kMaxProduct;
+        exact ? inputs * (wide_ ? kMaxWideProduct : kMaxProduct) : 2 * inputs * product;
     const int64_t left = (exact ? kMaxExact : INT32_MAX) - sum;
     if (left < 0)
       return fail(&reason_, "%s: a sum of %lld products overflows in int8", what,
@@ -302,17 +304,17 @@ class StepChecker {
   bool check_ranges(const StepRecord& s) {
     return precision_ != Precision::int8 ||
            (check_range("expanded_range", s.expanded_range, wide_, &reason_) &&
-            check_range("depthwise_range", s.depthwise_range, false, &reason_) &&
-            check_range("pooled_range", s.pooled_range, false, &reason_) &&
-            check_range("squeezed_range", s.squeezed_range, false, &reason_) &&
-            check_range("gated_range", s.gated_range, false, &reason_) &&
-            check_range("out_range", s.out_range, false, &reason_));
+            check_range("depthwise_range", s.depthwise_range, wide_maps_, &reason_) &&
+            check_range("pooled_range", s.pooled_range, wide_maps_, &reason_) &&
+            check_range("squeezed_range", s.squeezed_range, wide_maps_, &reason_) &&
+            check_range("gated_range", s.gated_range, wide_maps_, &reason_) &&
+            check_range("out_range", s.out_range, wide_maps_, &reason_));
   }
 
   const File& file_;
   Layout& layout_;
   const Precision precision_;
-  const bool wide_;
+  const bool wide_, wide_maps_;
   std::vector<uint32_t> channels_;  // of the values so far
   std::vector<bool> used_;          // values that are read or outputs
   uint32_t index_ = 0;

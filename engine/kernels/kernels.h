@@ -139,7 +139,7 @@ struct Mean {
 
 // The functions of one precision on one instruction set.
 struct Arithmetic {
-  int map_bytes;   // of one number of a map (int8: 1, or 2 where 16 bits are faster)
+  int map_bytes;   // of one number of a map (int8: 1, or 2 where 16 bits are faster or needed)
   int map_block;   // channels in a block of a map
   int chunk;       // expanded channels that are produced together, a multiple of 16
   int shift;       // int8: pointwise sees q - shift, which the planner puts into the bias
@@ -164,6 +164,7 @@ struct Kernels {
   const Arithmetic* float32;
   const Arithmetic* bfloat16;  // null: float32 with weights that are widened at load
   const Arithmetic* int8;
+  const Arithmetic* int8_maps;  // int8 with ten bits in its maps, which are int16 then
 };
 
 const Kernels* scalar_kernels();

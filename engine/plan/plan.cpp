@@ -574,13 +574,15 @@ bool make_plan(const File& file, const Kernels& kernels, int height, int width, 
   if (!infer_shapes(file, height, width, &shapes, error)) return false;
   plan->precision = static_cast<Precision>(file.header->precision);
   const bool widen = plan->precision == Precision::bfloat16 && !kernels.bfloat16;
-  plan->arithmetic = plan->precision == Precision::int8                ? kernels.int8
+  const bool maps = file.header->wide == kWideMaps;
+  plan->arithmetic = plan->precision == Precision::int8 ? maps ? kernels.int8_maps : kernels.int8
                      : plan->precision == Precision::bfloat16 && !widen ? kernels.bfloat16
                                                                         : kernels.float32;
   plan->height = height;
   plan->width = width;
   plan->in_range = file.header->in_range;
   if (file.header->wide) plan->in_largest = kLargestWide;
+  if (maps) plan->map_largest = kLargestWide;
   Program program = read_program(file, *plan->arithmetic, widen, shapes);
   Planner(std::move(program), *plan->arithmetic, threads, cache, plan).run();
   return true;

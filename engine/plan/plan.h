@@ -138,7 +138,7 @@ struct Plan {
   const Arithmetic* arithmetic;
   int height, width;
   Affine in_range;
-  int in_largest = kLargest;
+  int in_largest = kLargest, map_largest = kLargest;
   std::vector<Map> maps;
   std::vector<Stage> stages;
   std::vector<PlannedOutput> outputs;

@@ -29,6 +29,7 @@ class Reader {
     precision_ = static_cast<Precision>(file.header->precision);
     is_int8_ = precision_ == Precision::int8;
     wide_ = file.header->wide != 0;
+    map_largest_ = file.header->wide == kWideMaps ? kLargestWide : kLargest;
   }
 
   Program read() {
@@ -98,10 +99,10 @@ class Reader {
       r.after = factor(1.0 / 6);
       return r;
     }
-    return rounding(activation, out.range);
+    return rounding(activation, out.range, map_largest_);
   }
 
-  Rounding rounding(Activation activation, Affine range, int largest = kLargest) const {
+  Rounding rounding(Activation activation, Affine range, int largest) const {
     Rounding r;
     r.activation = activation;
     const double scale = range.scale;
@@ -237,7 +238,7 @@ class Reader {
     d.pad_top = padding_before(padding, from.height, s.kernel, s.stride, s.dilation);
     d.pad_left = padding_before(padding, from.width, s.kernel, s.stride, s.dilation);
     d.weights = filter(s.depthwise, s.expanded, s.kernel);
-    d.rounding = is_int8_ ? rounding(activation, s.depthwise_range)
+    d.rounding = is_int8_ ? rounding(activation, s.depthwise_range, map_largest_)
                           : rounding(activation, program_.values[filtered]);
     if (s.squeeze) squeeze(s, shape, &d);
     push(d);
@@ -262,8 +263,8 @@ class Reader {
     d->mean_scale = factor(1 / pixels);
     if (!is_int8_) return;
     d->pooled_range = s.pooled_range;
-    d->squeezed = rounding(Activation::relu, s.squeezed_range);
-    d->gated = rounding(Activation::none, s.gated_range);
+    d->squeezed = rounding(Activation::relu, s.squeezed_range, map_largest_);
+    d->gated = rounding(Activation::none, s.gated_range, map_largest_);
     d->mean_scale = factor(static_cast<double>(s.depthwise_range.scale) /
                            (static_cast<double>(s.pooled_range.scale) * pixels));
     d->gate_ratio = factor(static_cast<double>(s.depthwise_range.scale) / s.gated_range.scale);
@@ -300,6 +301,7 @@ class Reader {
   const std::vector<Shape>& shapes_;
   Precision precision_;
   bool is_int8_, wide_;
+  int map_largest_;
   int step_ = 0;
   Program program_;
   std::vector<int> value_of_;

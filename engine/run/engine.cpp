@@ -35,8 +35,11 @@ void unpack(const Plan& plan, const uint8_t* shared, const Map& m, float* out) {
         *out++ = reinterpret_cast<const float*>(base)[at];
       else if (plan.precision == Precision::bfloat16)
         *out++ = widen(reinterpret_cast<const Half*>(base)[at]);
-      else  // the low byte of each
-        *out++ = static_cast<float>(base[at * bytes] - m.range.zero) * m.range.scale;
+      else if (bytes == 1)
+        *out++ = static_cast<float>(base[at] - m.range.zero) * m.range.scale;
+      else
+        *out++ = static_cast<float>(reinterpret_cast<const int16_t*>(base)[at] - m.range.zero) *
+                 m.range.scale;
     }
   }
 }

@@ -277,7 +277,7 @@ void Walk::squeeze(const Stage& s, int depthwise) {
   if (int8) {
     rounding.zero = s.pooled_range.zero;
     rounding.low = static_cast<float>(-rounding.zero);
-    rounding.high = static_cast<float>(255 - rounding.zero);
+    rounding.high = static_cast<float>(plan.map_largest - rounding.zero);
   }
   mean(sums(0), count, m.pixels(), s.filtered.zero, s.mean_scale, rounding, means);
 

@@ -368,8 +368,12 @@ void Walk::stem_row(const Stage& s, int row, void* out, int64_t plane, int block
 void Walk::padding(uint8_t* to, int32_t zero) const {
   const int bytes = plan.arithmetic->map_bytes;
   std::memset(to, 0, kBlock * bytes);
-  if (plan.precision == Precision::int8)
-    for (int lane = 0; lane < kBlock; ++lane) to[lane * bytes] = static_cast<uint8_t>(zero);
+  if (plan.precision != Precision::int8) return;
+  for (int lane = 0; lane < kBlock; ++lane) {
+    const auto word = static_cast<int16_t>(zero);
+    if (bytes == 1) to[lane] = static_cast<uint8_t>(zero);
+    else std::memcpy(to + lane * bytes, &word, sizeof word);
+  }
 }
 
 // kernel x kernel convolution of a map: one output row's inputs are gathered, tap by tap, and meet

@@ -145,7 +145,7 @@ void hostile_headers() {
     {"resize to 70000", [](const Bytes& b) { b.header().resize = 70000; }},
     {"filter 2", [](const Bytes& b) { b.header().filter = 2; }},
     {"reserved", [](const Bytes& b) { b.header().reserved[2] = 1; }},
-    {"wide 2: expected 0 or 1", [](const Bytes& b) { b.header().wide = 2; }},
+    {"wide 3: expected 0 to 2", [](const Bytes& b) { b.header().wide = 3; }},
     // its depthwise weights are of one byte each
     {"depthwise weights", [](const Bytes& b) { b.header().wide = 1; }},
     {"text: offset 1 is not a multiple", [](const Bytes& b) { b.header().text = 1; }},

@@ -32,15 +32,23 @@ struct Subject {
 
   bool int8() const { return precision == Precision::int8; }
   bool half() const { return precision == Precision::bfloat16; }
+  // int8 with ten bits in its maps
+  bool maps() const { return int8() && twin.map_bytes == bytes_of(Type::tens); }
+  // the largest number of a map
+  int most() const { return maps() ? kLargestWide : kLargest; }
   Type map() const {
     if (half()) return Type::bfloat16;
     if (!int8()) return Type::float32;
+    if (maps()) return Type::tens;
     return tested.map_bytes == bytes_of(Type::bytes) ? Type::bytes : Type::words;
   }
   Type sum() const { return int8() ? Type::whole : Type::float32; }
   Type type(Store store) const { return store == Store::map ? map() : Type::float32; }
 
-  const char* precision_name() const { return int8() ? "int8" : half() ? "bfloat16" : "float32"; }
+  const char* precision_name() const {
+    if (maps()) return "int8 with wide maps";
+    return int8() ? "int8" : half() ? "bfloat16" : "float32";
+  }
   std::string title(const char* kernel) const {
     return std::string(table) + " " + precision_name() + " " + kernel;
   }
@@ -55,7 +63,7 @@ struct Subject {
     const int wide = block(channels);
     return {channels, wide, static_cast<int64_t>(pixels + random.whole(0, 5)) * wide};
   }
-  double number() const { return int8() ? random.whole(0, 255) : random.real(-2, 2); }
+  double number() const { return int8() ? random.whole(0, most()) : random.real(-2, 2); }
   double bias() const { return int8() ? random.whole(-20000, 20000) : random.real(-2, 2); }
   float multiplier(int inputs) const {
     return random.real(0.5f, 2) / (std::sqrt(static_cast<float>(inputs)) * 100);
@@ -72,10 +80,10 @@ struct Subject {
       r.after = 1.f / 6;
     } else {
       const float scale = random.real(0.01f, 0.1f);
-      const int most = store == Store::ring && random.coin() ? kLargestWide : kLargest;
-      r.zero = random.whole(0, most);
+      const int largest = store == Store::ring && random.coin() ? kLargestWide : most();
+      r.zero = random.whole(0, largest);
       r.low = at_zero ? 0 : static_cast<float>(-r.zero);
-      r.high = static_cast<float>(most - r.zero);
+      r.high = static_cast<float>(largest - r.zero);
       if (activation == Activation::relu6) r.high = std::min(r.high, std::nearbyint(6 / scale));
       r.after = 1 / (6 * scale);
     }
@@ -215,14 +223,14 @@ void pointwise(const Subject& s) {
   if (of_ring) added = {outputs, kBlock, static_cast<int64_t>(from.slots) * kBlock};
   Numbers residual(of_ring ? Type::float32 : s.map(), added.count(), kSlack);
   for (int64_t i = 0; i < residual.count(); ++i)
-    residual.set(i, s.int8() && of_ring ? random.whole(-255, 255) : s.number());
+    residual.set(i, s.int8() && of_ring ? random.whole(-s.most(), s.most()) : s.number());
   if (add) {
     g.residual = residual.own();
     g.residual_plane = added.plane;
     g.residual_block = added.block;
     g.residual_at = of_ring ? from.at.data() : nullptr;
     g.residual_scale = random.real(0.1f, 2);
-    g.residual_zero = random.whole(0, 255);
+    g.residual_zero = random.whole(0, s.most());
   }
 
   // the sums take the residual's place
@@ -472,7 +480,7 @@ void copy(const Subject& s) {
   for (int64_t i = 0; i < in.count(); ++i) in.set(i, s.number());
   Output out(Type::float32, lanes.pixels * kBlock, s.random);
   for (int i = 0; i < lanes.pixels * kBlock; ++i) out.must(i);
-  Copy g{in.own(lanes.lane), lanes.block, lanes.pixels, s.random.whole(0, 255),
+  Copy g{in.own(lanes.lane), lanes.block, lanes.pixels, s.random.whole(0, s.most()),
          reinterpret_cast<float*>(out.tested())};
   Copy twin = g;
   twin.in = in.plain(lanes.lane);
@@ -497,7 +505,7 @@ void gate(const Subject& s) {
          lanes.pixels,
          gates.floats(),
          s.rounding(Activation::none, Store::map),
-         s.random.whole(0, 255)};
+         s.random.whole(0, s.most())};
   Gate twin = g;
   twin.map = map.twin(lanes.lane);
   s.twin.gate(twin);
@@ -585,7 +593,7 @@ int main(int argc, char** argv) {
       for (; own && *lower; ++lower) {
         const Kernels* other = choose_kernels(*lower, &error);
         own = arithmetic != other->float32 && arithmetic != other->bfloat16 &&
-              arithmetic != other->int8;
+              arithmetic != other->int8 && arithmetic != other->int8_maps;
       }
       if (!own || (argc > 3 && std::string(argv[3]) != *isa)) return;
       Random random(static_cast<uint32_t>(seed));
@@ -594,6 +602,7 @@ int main(int argc, char** argv) {
     each(Precision::float32, kernels->float32, plain.float32);
     each(Precision::bfloat16, kernels->bfloat16, plain.float32);
     each(Precision::int8, kernels->int8, plain.int8);
+    each(Precision::int8, kernels->int8_maps, plain.int8_maps);
   }
   return 0;
 }

@@ -55,11 +55,18 @@ class Memory {
   std::unique_ptr<uint8_t, Free> data_;
 };
 
-// words: the int8 maps of instruction sets that would rather have them in 16 bits.
-enum class Type { float32, bfloat16, bytes, words, whole };
+// words: the int8 maps of instruction sets that would rather have them in 16 bits. tens: the maps of
+// ten bits, which the twin has in 16 bits too.
+enum class Type { float32, bfloat16, bytes, words, tens, whole };
 
 inline int bytes_of(Type type) {
-  return type == Type::bytes ? 1 : type == Type::bfloat16 || type == Type::words ? 2 : 4;
+  switch (type) {
+    case Type::bytes: return 1;
+    case Type::bfloat16:
+    case Type::words:
+    case Type::tens: return 2;
+    default: return 4;
+  }
 }
 
 // What a plain twin, which knows neither bfloat16 nor words, has in their place.
@@ -123,7 +130,8 @@ class Numbers {
       case Type::float32: return write(to, static_cast<float>(x));
       case Type::bfloat16: return write(to, narrow(static_cast<float>(x)));
       case Type::bytes: return write(to, static_cast<uint8_t>(static_cast<int>(x)));
-      case Type::words: return write(to, static_cast<int16_t>(x));
+      case Type::words:
+      case Type::tens: return write(to, static_cast<int16_t>(x));
       case Type::whole: return write(to, static_cast<int32_t>(x));
     }
   }
@@ -132,7 +140,8 @@ class Numbers {
       case Type::float32: return as<float>(from);
       case Type::bfloat16: return widen(as<Half>(from));
       case Type::bytes: return *from;
-      case Type::words: return as<int16_t>(from);
+      case Type::words:
+      case Type::tens: return as<int16_t>(from);
       case Type::whole: break;
     }
     return as<int32_t>(from);

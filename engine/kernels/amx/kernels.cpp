@@ -71,7 +71,7 @@ const Arithmetic kInt8 = {
     leave,
     kEmulated ? nullptr : spin<Int8>,
 };
-const Kernels kKernels = {"amx", nullptr, &kBfloat16, &kInt8};
+const Kernels kKernels = {"amx", nullptr, &kBfloat16, &kInt8, nullptr};
 
 }  // namespace
 }  // namespace amx

@@ -74,7 +74,7 @@ const Arithmetic kInt8 = {
     nullptr,
     generic::spin_i8<Dot>,
 };
-const Kernels kKernels = {"avx2", &kFloat32, nullptr, &kInt8};
+const Kernels kKernels = {"avx2", &kFloat32, nullptr, &kInt8, &kInt8};
 
 }  // namespace
 }  // namespace avx2

@@ -51,7 +51,7 @@ struct Vector {
   static MOBILENET_INLINE Float round(Float x) {
     return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  // int8 networks keep their numbers, 0...255, in 16 bits, which the multiplier wants
+  // int8 networks keep their numbers in 16 bits, which the multiplier wants
   using Stored = int16_t;
   static MOBILENET_INLINE Int load_stored(const Stored* p) {
     return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

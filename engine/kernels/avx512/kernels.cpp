@@ -50,7 +50,7 @@ const Arithmetic kFloat32 = {
     nullptr,
     kEmulated ? nullptr : generic::spin_f32<Vector>,
 };
-const Kernels kKernels = {"avx512", &kFloat32, nullptr, nullptr};
+const Kernels kKernels = {"avx512", &kFloat32, nullptr, nullptr, nullptr};
 
 }  // namespace
 }  // namespace avx512

@@ -4,7 +4,7 @@
 //   accumulators: pixels * groups * D::registers, int32
 //
 // D is what one instruction set makes of a dot product of four inputs by four bytes of weights:
-//   outputs                               8 or 16, of a panel's 16, that are computed together
+//   outputs                               4, 8 or 16 of a panel's 16, that are computed together
 //   Input splat(numbers)                  the four inputs of a pixel, for every output
 //   Weights weights(bytes, r)             register r of a group's 4 * outputs bytes
 //   Sum dot(sum, input, weights)

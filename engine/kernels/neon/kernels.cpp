@@ -3,7 +3,9 @@
 #include "../generic/depthwise.h"
 #include "../generic/elementwise.h"
 #include "../generic/pointwise_f32.h"
+#include "../generic/pointwise_i8.h"
 #include "../generic/stem.h"
+#include "dot16.h"
 #include "pointwise_f32.h"
 #include "vector.h"
 #include "widen.h"
@@ -54,7 +56,40 @@ const Arithmetic kInt8 = {
     nullptr,
     nullptr,
 };
-const Kernels kKernels = {"neon", &kFloat32, nullptr, &kInt8};
+template <Activation A, Store S>
+void pointwise_i16_into(const Pointwise& g) {
+  for (int output = 0; output < g.outputs; output += Dot16::outputs)
+    generic::pointwise_i8_groups<Dot16, 1, A, S, 1, 2, 3, 4, 5>(g, output);
+}
+
+void pointwise_i16(const Pointwise& g) {
+  generic::with_activation(g.rounding.activation, [&](auto activation) {
+    constexpr Activation A = decltype(activation)::value;
+    switch (g.store) {
+      case Store::map: return pointwise_i16_into<A, Store::map>(g);
+      case Store::ring: return pointwise_i16_into<A, Store::ring>(g);
+      case Store::float32: return pointwise_i16_into<A, Store::float32>(g);
+    }
+  });
+}
+
+const Arithmetic kInt8Maps = {
+    sizeof(Vector16::Stored),
+    kBlock,
+    kBlock,
+    0,
+    pointwise_i16,
+    generic::depthwise_i8<Vector16>,
+    generic::stem_i8<Vector16>,
+    generic::read_i8<Vector16>,
+    generic::copy_i8<Vector16>,
+    generic::gate_i8<Vector16>,
+    generic::sum_i8<Vector16>,
+    generic::mean_i8<Vector16>,
+    nullptr,
+    nullptr,
+};
+const Kernels kKernels = {"neon", &kFloat32, nullptr, &kInt8, &kInt8Maps};
 
 }  // namespace
 }  // namespace neon

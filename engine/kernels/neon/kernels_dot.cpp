@@ -11,7 +11,7 @@ const Kernels* neon_dot_kernels() {
     a.pointwise = neon::pointwise_i8<neon::Dot, 1, 2, 3, 4, 5>;
     return a;
   }();
-  static const Kernels kernels = {"neon_dot", nullptr, nullptr, &int8};
+  static const Kernels kernels = {"neon_dot", nullptr, nullptr, &int8, nullptr};
   return &kernels;
 }
 

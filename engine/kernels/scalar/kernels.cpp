@@ -30,14 +30,16 @@ int64_t place(int64_t pixel, int channel, int64_t plane, int block) {
   return channel / block * plane + pixel * block + channel % block;
 }
 
+// T: an int8 map's type, uint8_t or int16_t.
+template <class T>
 void put(Store store, const Rounding& rounding, float y, void* out, int64_t at) {
   if (store == Store::float32)
     static_cast<float*>(out)[at] = y;
   else if (store == Store::ring)
     static_cast<float*>(out)[at] = std::nearbyintf(y);
   else
-    static_cast<uint8_t*>(out)[at] =
-        static_cast<uint8_t>(static_cast<int32_t>(std::nearbyintf(y)) + rounding.zero);
+    static_cast<T*>(out)[at] =
+        static_cast<T>(static_cast<int32_t>(std::nearbyintf(y)) + rounding.zero);
 }
 
 int64_t out_place(const Pointwise& g, int pixel, int n) {
@@ -66,8 +68,9 @@ void pointwise_f32(const Pointwise& g) {
   }
 }
 
+template <class T>
 void pointwise_i8(const Pointwise& g) {
-  const uint8_t* in = static_cast<const uint8_t*>(g.in);
+  const T* in = static_cast<const T*>(g.in);
   for (int n = 0; n < g.outputs; ++n) {
     const int8_t* w = static_cast<const int8_t*>(g.weights) + n / kBlock * g.panel;
     for (int pixel = 0; pixel < g.pixels; ++pixel) {
@@ -80,12 +83,12 @@ void pointwise_i8(const Pointwise& g) {
         added = static_cast<const float*>(g.residual)[n / kBlock * g.residual_plane +
                                                       g.residual_at[pixel] + n % kBlock];
       else if (g.residual)
-        added = static_cast<float>(static_cast<const uint8_t*>(
+        added = static_cast<float>(static_cast<const T*>(
                     g.residual)[place(pixel, n, g.residual_plane, g.residual_block)] -
                                    g.residual_zero);
       float y = static_cast<float>(sum) * g.multiplier[n];
       y = bounded(g.rounding, y, added * g.residual_scale);
-      put(g.store, g.rounding, y, g.out, out_place(g, pixel, n));
+      put<T>(g.store, g.rounding, y, g.out, out_place(g, pixel, n));
     }
   }
 }
@@ -113,6 +116,7 @@ void depthwise_f32(const Depthwise& g) {
       }
 }
 
+template <class T>
 void depthwise_i8(const Depthwise& g) {
   for (int row = 0; row < g.out_rows; ++row)
     for (int col = 0; col < g.out_cols; ++col)
@@ -121,8 +125,8 @@ void depthwise_i8(const Depthwise& g) {
                       static_cast<const int32_t*>(g.bias)[lane];
         float y = bounded(g.rounding, static_cast<float>(sum) * g.multiplier[lane], 0);
         int64_t at = row * g.out_row + static_cast<int64_t>(col) * g.out_block + lane;
-        put(Store::map, g.rounding, y, g.out, at);
-        if (g.sums) static_cast<int32_t*>(g.sums)[lane] += static_cast<uint8_t*>(g.out)[at];
+        put<T>(Store::map, g.rounding, y, g.out, at);
+        if (g.sums) static_cast<int32_t*>(g.sums)[lane] += static_cast<T*>(g.out)[at];
       }
 }
 
@@ -144,13 +148,14 @@ void stem_f32(const Stem& g) {
           g.rounding, stem_sum(g, col, n) + static_cast<const float*>(g.bias)[n]);
 }
 
+template <class T>
 void stem_i8(const Stem& g) {
   for (int n = 0; n < g.outputs; ++n)
     for (int col = 0; col < g.out_cols; ++col) {
       int32_t sum = static_cast<int32_t>(stem_sum(g, col, n)) +
                     static_cast<const int32_t*>(g.bias)[n];
       float y = bounded(g.rounding, static_cast<float>(sum) * g.multiplier[n], 0);
-      put(g.store, g.rounding, y, g.out, place(col, n, g.out_plane, g.out_block));
+      put<T>(g.store, g.rounding, y, g.out, place(col, n, g.out_plane, g.out_block));
     }
 }
 
@@ -168,11 +173,12 @@ void copy_f32(const Copy& g) {
                 kBlock * sizeof(float));
 }
 
+template <class T>
 void copy_i8(const Copy& g) {
   for (int pixel = 0; pixel < g.pixels; ++pixel)
     for (int lane = 0; lane < kBlock; ++lane)
       g.out[static_cast<int64_t>(pixel) * kBlock + lane] = static_cast<float>(
-          static_cast<const uint8_t*>(g.in)[static_cast<int64_t>(pixel) * g.in_block + lane] -
+          static_cast<const T*>(g.in)[static_cast<int64_t>(pixel) * g.in_block + lane] -
           g.zero);
 }
 
@@ -182,12 +188,13 @@ void gate_f32(const Gate& g) {
       static_cast<float*>(g.map)[static_cast<int64_t>(pixel) * g.block + lane] *= g.gates[lane];
 }
 
+template <class T>
 void gate_i8(const Gate& g) {
   for (int pixel = 0; pixel < g.pixels; ++pixel)
     for (int lane = 0; lane < kBlock; ++lane) {
-      uint8_t* at = static_cast<uint8_t*>(g.map) + static_cast<int64_t>(pixel) * g.block + lane;
+      T* at = static_cast<T*>(g.map) + static_cast<int64_t>(pixel) * g.block + lane;
       float x = static_cast<float>(*at - g.zero) * g.gates[lane];
-      put(Store::map, g.rounding, std::min(std::max(x, g.rounding.low), g.rounding.high), at, 0);
+      put<T>(Store::map, g.rounding, std::min(std::max(x, g.rounding.low), g.rounding.high), at, 0);
     }
 }
 
@@ -198,11 +205,12 @@ void sum_f32(const Sum& g) {
           static_cast<const float*>(g.map)[static_cast<int64_t>(pixel) * g.block + lane];
 }
 
+template <class T>
 void sum_i8(const Sum& g) {
   for (int pixel = 0; pixel < g.pixels; ++pixel)
     for (int lane = 0; lane < kBlock; ++lane)
       static_cast<int32_t*>(g.sums)[lane] +=
-          static_cast<const uint8_t*>(g.map)[static_cast<int64_t>(pixel) * g.block + lane];
+          static_cast<const T*>(g.map)[static_cast<int64_t>(pixel) * g.block + lane];
 }
 
 void mean_f32(const Mean& g) {
@@ -210,10 +218,11 @@ void mean_f32(const Mean& g) {
     static_cast<float*>(g.out)[c] = static_cast<const float*>(g.sums)[c] * g.scale;
 }
 
+template <class T>
 void mean_i8(const Mean& g) {
   for (int c = 0; c < g.count; ++c) {
     float y = static_cast<float>(static_cast<const int32_t*>(g.sums)[c] - g.offset) * g.scale;
-    put(Store::map, g.rounding, std::min(std::max(y, g.rounding.low), g.rounding.high), g.out, c);
+    put<T>(Store::map, g.rounding, std::min(std::max(y, g.rounding.low), g.rounding.high), g.out, c);
   }
 }
 
@@ -221,11 +230,12 @@ const Arithmetic kFloat32 = {
     sizeof(float), kBlock,   kBlock,   0,        pointwise_f32, depthwise_f32, stem_f32,
     read_f32,      copy_f32, gate_f32, sum_f32,  mean_f32,      nullptr,       nullptr,
 };
-const Arithmetic kInt8 = {
-    sizeof(uint8_t), kBlock,  kBlock,  0,       pointwise_i8, depthwise_i8, stem_i8,
-    read_i8,         copy_i8, gate_i8, sum_i8,  mean_i8,      nullptr,      nullptr,
+template <class T>
+constexpr Arithmetic kInt8 = {
+    sizeof(T),  kBlock,     kBlock,    0,         pointwise_i8<T>, depthwise_i8<T>, stem_i8<T>,
+    read_i8,    copy_i8<T>, gate_i8<T>, sum_i8<T>, mean_i8<T>,      nullptr,         nullptr,
 };
-const Kernels kKernels = {"scalar", &kFloat32, nullptr, &kInt8};
+const Kernels kKernels = {"scalar", &kFloat32, nullptr, &kInt8<uint8_t>, &kInt8<int16_t>};
 
 }  // namespace
 }  // namespace scalar

@@ -31,7 +31,7 @@ const Arithmetic kInt8 = {
     nullptr,
     kEmulated ? nullptr : generic::spin_i8<Dot<Vector>>,
 };
-const Kernels kKernels = {"vnni", nullptr, nullptr, &kInt8};
+const Kernels kKernels = {"vnni", nullptr, nullptr, &kInt8, nullptr};
 
 }  // namespace
 }  // namespace vnni

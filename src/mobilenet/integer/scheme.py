@@ -4,14 +4,17 @@ A tensor's value q in 0...255 stands for scale * (q - zero); weights are whole n
 -127...127 times one scale an output channel; biases are int32 in units of scale in * weight scale.
 Scales are float32 numbers; what is derived from them is computed in float64 and cast once.
 
-A network may be wide: ten bits for what never becomes a map in the native engine, which is the
-image and the expanded tensors, and for the weights that meet the image or are depthwise. The engine
-holds these few rows and weights as float32 numbers in any case, whose sums of products are exact
-below 2^24, so the two bits more cost it no time.
+A network may be wide inside: ten bits for what never becomes a map in the native engine, which is
+the image and the expanded tensors, and for the weights that meet the image or are depthwise. The
+engine holds these few rows and weights as float32 numbers in any case, whose sums of products are
+exact below 2^24, so the two bits more cost it no time. Or it is wide everywhere: maps have ten bits
+too, in 16, which costs nothing where the engine multiplies numbers of 16 bits (AVX2), and its
+fastest products where there are dot products of bytes (VNNI, AMX, NEON).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +31,14 @@ LARGEST = 255  # of a tensor's value
 LARGEST_WEIGHT = 127
 LARGEST_WIDE = 1023
 LARGEST_WIDE_WEIGHT = 511
+
+
+class Wide(IntEnum):
+    """Where a network has ten bits instead of eight; the numbers are those of the engine's file."""
+
+    NOWHERE = 0
+    INSIDE = 1  # in what never becomes a map
+    EVERYWHERE = 2
 
 
 class Place(NamedTuple):
@@ -86,9 +97,9 @@ class QuantisedProgram:
     ranges: Mapping[Place, Affine]
 
     @property
-    def wide(self) -> bool:
-        """Whether it has ten bits where a wide network does."""
-        return self.ranges[Place.of(IMAGE)].largest > LARGEST
+    def wide(self) -> Wide:
+        """Where it has ten bits."""
+        return wide_of(self.ranges)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,14 +156,22 @@ def places(program: Program) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def largest_at(place: Place, *, wide: bool) -> int:
-    """The largest value of a tensor there, in a wide network or another."""
-    ten_bits = place == Place.of(IMAGE) or place.name == "expanded"
-    return LARGEST_WIDE if wide and ten_bits else LARGEST
+def wide_of(ranges: Mapping[Place, Affine]) -> Wide:
+    """Where a network of these ranges has ten bits; ValueError where that is no such place."""
+    for wide in Wide:
+        if all(one.largest == largest_at(place, wide=wide) for place, one in ranges.items()):
+            return wide
+    raise ValueError("ten bits in some maps and not in others")
 
 
-def largest_weight(name: str, source: Place, *, wide: bool) -> int:
-    """The largest weight of the filter `name` that reads `source`, in a wide network or another."""
+def largest_at(place: Place, *, wide: Wide) -> int:
+    """The largest value of a tensor there."""
+    inside = place == Place.of(IMAGE) or place.name == "expanded"
+    return LARGEST_WIDE if wide is Wide.EVERYWHERE or (wide and inside) else LARGEST
+
+
+def largest_weight(name: str, source: Place, *, wide: Wide) -> int:
+    """The largest weight of the filter `name` that reads `source`."""
     ten_bits = name == "depthwise" or source == Place.of(IMAGE)
     return LARGEST_WIDE_WEIGHT if wide and ten_bits else LARGEST_WEIGHT
 

@@ -269,10 +269,8 @@ class _Run:
         weight, bias = self.simulation.filters[key]
         x, affine = self.maps[stage.source]
         groups = len(weight) if stage.name == "depthwise" else 1
-        largest = max(affine.zero, affine.largest - affine.zero)
-        bound = weight.detach().abs().sum((1, 2, 3)) * largest + bias.detach().abs()
         # sums that float32 holds exactly, in whatever order, need no float64
-        kind = torch.float32 if float(bound.max()) < _EXACT else torch.float64
+        kind = torch.float32 if _most(weight, bias, affine) < _EXACT else torch.float64
         top, bottom = pads(x.shape[2], weight.shape[2], stride, dilation, padding)
         left, right = pads(x.shape[3], weight.shape[3], stride, dilation, padding)
         around = (top, left)
@@ -293,6 +291,15 @@ class _Run:
             / result_scale(self.ranges, stage)
         )
         return sums.float() * torch.from_numpy(real.astype(np.float32))[:, None, None]
+
+
+def _most(weight: Tensor, bias: Tensor, affine: Affine) -> float:
+    """What no part of the sums of an output exceeds, whichever of its inputs there are."""
+    weight = weight.detach().flatten(1)
+    above, below = weight.clamp(min=0).sum(1), -weight.clamp(max=0).sum(1)
+    low, high = affine.zero, affine.largest - affine.zero
+    part = torch.maximum(above * high + below * low, above * low + below * high)
+    return float((part + bias.detach().abs()).max())
 
 
 def _single(value: float) -> float:

@@ -2,8 +2,8 @@
 
 The run's own weights stay beside it in float32, to be compared with. What the network is made of
 follows from those; the file holds, for every filter, `STEP.NAME.weight` int8, `.scale` float64 and
-`.bias` int32, and `ranges.scale` float64 and `ranges.zero` int64 in the order of `places`. A wide
-network has int16 weights where it is wide.
+`.bias` int32, and `ranges.scale` float64, `ranges.zero` and `ranges.largest` int64 in the order of
+`places`. A wide network has int16 weights where it is wide.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from .scheme import (
     Affine,
     IntegerFilter,
     QuantisedProgram,
-    largest_at,
     largest_weight,
     places,
     stages,
     weight_type,
+    wide_of,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def encode_quantised(quantised: QuantisedProgram) -> bytes:
     ranges = [quantised.ranges[place] for place in places(quantised.program)]
     tensors["ranges.scale"] = torch.tensor([r.scale for r in ranges], dtype=torch.float64)
     tensors["ranges.zero"] = torch.tensor([r.zero for r in ranges], dtype=torch.int64)
+    tensors["ranges.largest"] = torch.tensor([r.largest for r in ranges], dtype=torch.int64)
     return encode_tensors(tensors)
 
 
@@ -80,17 +81,14 @@ def quantised_of(folder: Path, loaded: LoadedModel) -> QuantisedProgram:
 def _decode(program: Program, tensors: dict[str, np.ndarray]) -> QuantisedProgram:
     wanted = places(program)
     scales, zeros = tensors.pop("ranges.scale"), tensors.pop("ranges.zero")
-    if len(scales) != len(wanted) or len(zeros) != len(wanted):
+    most = tensors.pop("ranges.largest")
+    if not len(wanted) == len(scales) == len(zeros) == len(most):
         raise ValueError(f"{len(scales)} ranges for {len(wanted)} tensors")
-    wide = any(array.dtype == np.int16 for array in tensors.values())
     ranges = {
-        place: Affine(
-            scale=float(scale),
-            zero=int(zero),
-            largest=largest_at(place, wide=wide),
-        )
-        for place, scale, zero in zip(wanted, scales, zeros, strict=True)
+        place: Affine(scale=float(scale), zero=int(zero), largest=int(largest))
+        for place, scale, zero, largest in zip(wanted, scales, zeros, most, strict=True)
     }
+    wide = wide_of(ranges)
     steps, filters = [], []
     for index, step in enumerate(program.steps):
         found = {

@@ -16,6 +16,7 @@ from ..integer.scheme import (
     Place,
     QuantisedProgram,
     Stage,
+    Wide,
     largest_at,
     largest_weight,
     places,
@@ -95,10 +96,10 @@ def _over_batches(seen: list[Range], percentile: float) -> Range:
 
 
 def quantise(
-    program: Program, ranges: Mapping[Place, Range], *, wide: bool = False
+    program: Program, ranges: Mapping[Place, Range], *, wide: Wide = Wide.NOWHERE
 ) -> QuantisedProgram:
     """Round a program to whole numbers, given the (least, greatest) number of each of its places;
-    `wide`, with ten bits where such a network has them.
+    with ten bits where it is to be `wide`.
 
     Raises UsageError for activations that int8 does not have, and for filters too large for ten
     bits.

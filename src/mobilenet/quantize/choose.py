@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..integer.scheme import Affine, Place, largest_at
+from ..integer.scheme import Affine, Place, Wide, largest_at
 from ..program import IMAGE, Floats, Program
 from .calibrate import Range, affine_of, bounded_ranges
 from .observe import CALIBRATORS, Statistics
@@ -23,12 +23,12 @@ def choose_ranges(
     seen: Mapping[Place, Statistics],
     images: Floats,
     *,
-    wide: bool = False,
+    wide: Wide = Wide.NOWHERE,
     advance: Advance = lambda place: None,
 ) -> tuple[dict[Place, Range], dict[Place, str]]:
     """A range for every tensor, and the calibrator's name: for each by itself, all others left in
     float32, the one with the least squared error of the outputs for images (N, 3, H, W);
-    `wide`, with ten bits where such a network has them."""
+    with ten bits where it is to be `wide`."""
     candidates = {
         name: bounded_ranges(program, {place: find(s) for place, s in seen.items()})
         for name, find in CALIBRATORS.items()

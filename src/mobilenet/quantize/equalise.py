@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..integer.scheme import Doubles, Place, largest_at, largest_weight
+from ..integer.scheme import Doubles, Place, Wide, largest_at, largest_weight
 from ..program import (
     BlockStep,
     ConvStep,
@@ -201,7 +201,7 @@ def equalise(
     seen: Mapping[Place, Statistics],
     images: Floats,
     *,
-    wide: bool = False,
+    wide: Wide = Wide.NOWHERE,
     advance: Advance = lambda pair: None,
 ) -> tuple[Program, dict[Pair, float | None]]:
     """The program with its pairs changed, each as far as makes the squared error of the outputs for
@@ -235,7 +235,7 @@ def _error(
     pair: Pair,
     change: Change,
     *,
-    wide: bool,
+    wide: Wide,
 ) -> float:
     """That of the outputs with the pair changed, its tensors rounded in the better of two ranges:
     to the greatest numbers met, and to the mean batch's greatest."""
@@ -259,7 +259,7 @@ def _ends(seen: Statistics, change: Change, lowest: Reduce, highest: Reduce) -> 
     return float(lowest(lows)), float(highest(highs))
 
 
-def _with_rounded(program: Program, pair: Pair, *, wide: bool) -> Program:
+def _with_rounded(program: Program, pair: Pair, *, wide: Wide) -> Program:
     """The program with the weights of the pair's consumers as int8 would have them."""
     steps = list(program.steps)
     for index, name in pair.consumers:

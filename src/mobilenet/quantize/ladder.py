@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..integer import Place, QuantisedProgram
+from ..integer import Place, QuantisedProgram, Wide
 from ..integer.simulate import Simulation
 from ..program import Floats, Program
 from ..progress import say
@@ -23,6 +23,7 @@ from .result import Gate, Rung
 from .trace import run_float
 
 WIDE = "wide"
+MAPS = "maps"
 CALIBRATE = "calibrate"  # what every ladder begins with
 
 _OBSERVED = 8  # pictures in a batch of the observers
@@ -33,14 +34,17 @@ _CHUNK = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draft:
-    """The network as it stands: float weights, ranges as they were observed, and in int8, with ten
-    bits where it is `wide`."""
+    """The network as it stands: float weights, ranges as they were observed, and in int8."""
 
     program: Program
     seen: Mapping[Place, Statistics]
     ranges: Mapping[Place, Range]
     quantised: QuantisedProgram
-    wide: bool = False
+
+    @property
+    def wide(self) -> Wide:
+        """Where it has ten bits."""
+        return self.quantised.wide
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,19 +64,24 @@ class Workshop:
 Repair = Callable[[Draft, Workshop], tuple[Draft, str]]
 
 
-def calibrated(program: Program, images: Floats, *, wide: bool = False) -> Draft:
+def calibrated(program: Program, images: Floats, *, wide: Wide = Wide.NOWHERE) -> Draft:
     """The network calibrated to the extremes that are met."""
     batches = np.split(images, range(_OBSERVED, len(images), _OBSERVED))
     seen = observe(program, batches)
     ranges = {place: minmax(found) for place, found in seen.items()}
     quantised = quantise(program, ranges, wide=wide)
-    return Draft(program=program, seen=seen, ranges=ranges, quantised=quantised, wide=wide)
+    return Draft(program=program, seen=seen, ranges=ranges, quantised=quantised)
 
 
 def _wide(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
-    quantised = quantise(draft.program, draft.ranges, wide=True)
+    quantised = quantise(draft.program, draft.ranges, wide=Wide.INSIDE)
     did = "ten bits in the image, expanded tensors, and depthwise weights"
-    return replace(draft, quantised=quantised, wide=True), did
+    return replace(draft, quantised=quantised), did
+
+
+def _maps(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
+    quantised = quantise(draft.program, draft.ranges, wide=Wide.EVERYWHERE)
+    return replace(draft, quantised=quantised), "ten bits in the maps between layers too"
 
 
 def _equalise(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
@@ -126,6 +135,7 @@ REPAIRS: Mapping[str, Repair] = {  # the names of `STEPS`, in their order
     WIDE: _wide,
     "equalise": _equalise,
     "ranges": _ranges,
+    MAPS: _maps,
     "bias": _bias,
     "round": _round,
     "train": _train,
@@ -149,7 +159,7 @@ def climb(
     rungs = [_rung(CALIBRATE, "to the extremes met", snr, True, start, gate)]
     for name, repair in REPAIRS.items():
         wanted = name in steps if steps is not None else gate.drop.points > max_drop
-        if not wanted or (portable and name == WIDE):
+        if not wanted or (portable and name in (WIDE, MAPS)):
             continue
         start = time.perf_counter()
         repaired, did = repair(draft, shop)

@@ -15,6 +15,7 @@ from ...integer import (
     Place,
     QuantisedProgram,
     Stage,
+    Wide,
     largest_at,
     largest_weight,
     places,
@@ -90,7 +91,7 @@ def _read(data: bytes) -> EngineFile:
     records = np.frombuffer(data, STEP, header["step_count"], HEADER.itemsize)
     start = HEADER.itemsize + records.nbytes
     outputs = np.frombuffer(data, OUTPUT, header["output_count"], start)
-    reader = _Reader(data, PRECISIONS[header["precision"]], wide=bool(header["wide"]))
+    reader = _Reader(data, PRECISIONS[header["precision"]], wide=Wide(int(header["wide"])))
     text = reader.text(header["text"], header["text_bytes"])
 
     program = Program(
@@ -124,7 +125,7 @@ def _text_at(text: bytes, start: int) -> str:
 class _Reader:
     """The arrays of a file, which lie where the records say."""
 
-    def __init__(self, data: bytes, precision: Precision, *, wide: bool) -> None:
+    def __init__(self, data: bytes, precision: Precision, *, wide: Wide) -> None:
         self.data = data
         self.wide = wide
         self.precision: Precision = precision
