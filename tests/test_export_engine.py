@@ -498,6 +498,8 @@ def test_the_folder_has_a_fallback_for_machines_without_the_engine(
         "format": "onnx",
         "file": "model.onnx",
         "sha256": hashlib.sha256(data).hexdigest(),
+        "precision": "float32",
+        "tolerance": 1e-3,
     }
     assert made.to_json()["fallback"] == str(made.fallback)
 

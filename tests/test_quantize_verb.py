@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from mobilenet import cli
+from mobilenet.benchmark.subject import find_subject
 from mobilenet.checkpoint import load_model, read_model_json, save_model
 from mobilenet.errors import CheckpointError, DataError, UsageError
 from mobilenet.evaluate import evaluate
 from mobilenet.evaluate.metrics import wilson
 from mobilenet.evaluate.paired import compare_answers
 from mobilenet.export import export
+from mobilenet.export.engine import run_file
+from mobilenet.export.qdq import to_qdq
 from mobilenet.integer import QuantisedProgram, run_integer
 from mobilenet.integer.simulate import simulate
 from mobilenet.integer.store import load_quantised
@@ -23,6 +26,7 @@ from mobilenet.quantize import quantize, verb
 from mobilenet.quantize.ladder import REPAIRS, Workshop, climb
 from mobilenet.quantize.reconstruct import Reconstruction
 from mobilenet.quantize.result import Gate
+from mobilenet.runtime import engine as engine_module
 from mobilenet.runtime import load
 from mobilenet.verify import verify
 
@@ -104,6 +108,30 @@ def test_the_exported_file_holds_the_very_numbers(
     model = load(tmp_path)
     if model.session.runtime == "engine":
         np.testing.assert_array_equal(model(images), exact)
+
+
+def test_without_the_native_engine_the_same_int8_network_takes_its_place(
+    made: Path, flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(made, to="engine", out=tmp_path)
+
+    def fail(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(engine_module, "import_module", fail)
+    certificate = verify(tmp_path, str(flowers), split="val", max_drop=100)
+    assert certificate.ok, certificate.problems
+    assert (certificate.runtime.split()[0], certificate.precision) == ("onnxruntime", "int8")
+    assert certificate.golden.logit_tolerance > 0
+
+
+def test_what_is_timed_in_int8_is_the_run_itself(made: Path) -> None:
+    subject = find_subject(str(made), size=None, width=None, batch=1)
+    network = load_quantised(made)
+    exact = run_integer(network, subject.inputs)[LOGITS][:, :, 0, 0]
+    assert subject.files.keys() == {"engine int8", "onnx QDQ"}
+    np.testing.assert_array_equal(run_file(subject.files["engine int8"], subject.inputs), exact)
+    assert subject.files["onnx QDQ"] == to_qdq(network, size=subject.size, metadata={}).data
 
 
 def test_float32_is_still_to_be_had(made: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is timed: a model's name, a run or an exported folder, as a network and as files."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,11 @@ from ..cost import count
 from ..errors import CheckpointError, MissingDependency, MobilenetError, UsageError
 from ..export import read_golden
 from ..export.engine import engine_bytes
+from ..export.flat import Card, EngineFile, write_engine
 from ..export.litert import litert_bytes
 from ..export.onnx import to_onnx
+from ..export.qdq import to_qdq
+from ..integer.store import load_quantised
 from ..models import ModelSpec, create, parse_model_name
 from ..runtime import (
     RUNTIMES,
@@ -34,6 +38,7 @@ TORCH = "torch"
 DEFAULT_SIZE = 224
 _SEED = 0
 _CALIBRATION_IMAGES = 32
+_QDQ = "onnx QDQ"
 
 
 class NotOffered(MobilenetError):
@@ -163,7 +168,7 @@ class Subject:
 
     def qdq_file(self, *, convolutions_only: bool) -> bytes:
         return self._file(
-            "onnx QDQ convolutions" if convolutions_only else "onnx QDQ",
+            f"{_QDQ} convolutions" if convolutions_only else _QDQ,
             lambda: qdq(self.onnx_file(), self.calibration, convolutions_only=convolutions_only),
         )
 
@@ -229,13 +234,19 @@ def _from_name(name: str, *, size: int | None, width: float | None, batch: int) 
 def _from_run(run: Path, *, size: int | None, batch: int) -> Subject:
     loaded = load_model(run)
     origin = {"weights": str(run), "weights_sha256": loaded.weights_sha256}
-    return _of_network(
-        loaded.spec,
-        loaded.module(),
-        size=size or loaded.preprocess["size"],
-        batch=batch,
-        origin=origin,
-    )
+    pixels = size or loaded.preprocess["size"]
+    found = _of_network(loaded.spec, loaded.module(), size=pixels, batch=batch, origin=origin)
+    return found if loaded.quantised is None else replace(found, files=_int8_files(run, pixels))
+
+
+def _int8_files(run: Path, size: int) -> dict[str, bytes]:
+    """What `quantize` wrote, as it is, for the runtimes that can read it."""
+    network = load_quantised(run)
+    made = EngineFile(network=network, precision="int8", height=size, width=size, card=Card())
+    files = {"engine int8": write_engine(made)}
+    with suppress(MissingDependency):  # its runtimes say so themselves
+        files[_QDQ] = to_qdq(network, size=size, metadata={}).data
+    return files
 
 
 def _of_network(
@@ -298,7 +309,11 @@ def _from_artifact(folder: Path, *, size: int | None, batch: int) -> Subject:
 
 def _files(file: ArtifactFile) -> dict[str, bytes]:
     """What lies in an exported folder, as a subject names it."""
-    name = f"engine {file.precision}" if file.format == "engine" else file.format
+    name = file.format
+    if name == "engine":
+        name = f"engine {file.precision}"
+    elif name == "onnx" and file.precision == "int8":
+        name = _QDQ
     fallback = file.fallback()
     return {name: bytes(file.data)} | (_files(fallback) if fallback is not None else {})
 

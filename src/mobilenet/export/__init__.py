@@ -24,7 +24,7 @@ from .engine import to_engine
 from .golden import FILE as GOLDEN_FILE
 from .golden import Golden, golden_inputs, read_golden
 from .onnx import to_onnx
-from .proof import TOLERANCE, disagreement, golden_answers, prove, tolerance_of
+from .proof import disagreement, golden_answers, prove, tolerance_of
 from .qdq import to_qdq
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def export(
     logits = float_golden.logits if made.reference is None else made.reference(float_golden.inputs)
     tolerance = tolerance_of(made, job.quantised, replace(float_golden, logits=logits))
     proof = prove(made, float_golden, expected=logits, tolerance=tolerance)
-    fallback = _fallback(job, float_golden) if to == "engine" else None
     golden = replace(float_golden, logits=logits)
+    fallback = _fallback(job, float_golden, golden) if to == "engine" else None
     return _write(out, run, contract, made, golden, tolerance, proof, fallback)
 
 
@@ -140,16 +140,20 @@ def _quantised(run: Path, classifier: "Classifier", data: str | None) -> Quantis
     return quantise_program(program_of(classifier), pictures)
 
 
-def _fallback(job: Job, golden: Golden) -> ExportedFile | None:
-    """The same network for ONNX Runtime in float32, for machines without the native engine; None
-    where this one cannot make it."""
+def _fallback(job: Job, float_golden: Golden, golden: Golden) -> ExportedFile | None:
+    """The same network for ONNX Runtime, for machines without the native engine: in int8 with the
+    same whole numbers, else in float32. None where this machine cannot make it."""
+    same = job.precision == "int8"
+    expected = golden if same else float_golden
     try:
-        made = _onnx(replace(job, precision="float32", quantised=None))
-        prove(made, golden, expected=golden.logits, tolerance=TOLERANCE)
+        made = _onnx(job if same else replace(job, precision="float32"))
+        tolerance = tolerance_of(made, job.quantised, expected)
+        prove(made, float_golden, expected=expected.logits, tolerance=tolerance)
     except MissingDependency as error:
         say(f"{error}; without it the folder has no fallback for machines without the engine")
         return None
-    return made
+    own = tolerance_of(replace(made, precision=job.precision), job.quantised, golden)
+    return replace(made, details={**made.details, "tolerance": max(tolerance, own)})
 
 
 def _write(
@@ -196,6 +200,8 @@ def _write(
             "format": fallback.format,
             "file": fallback.file,
             "sha256": hashlib.sha256(fallback.data).hexdigest(),
+            "precision": fallback.precision,
+            "tolerance": fallback.details["tolerance"],
         }
     # last: until it is there, the folder is no artifact or still names the earlier file's hash
     write_model_json(out, {**contract, "artifact": section})

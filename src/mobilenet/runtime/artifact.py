@@ -67,6 +67,8 @@ class ArtifactFile:
         if stated is None:
             return None
         own = {key: value for key, value in self.description.items() if key != "fallback"}
+        if "golden" in own and "tolerance" in stated:
+            own["golden"] = {**own["golden"], "tolerance": stated["tolerance"]}
         return replace(
             self,
             description={**own, "precision": "float32", **stated},
