@@ -56,9 +56,9 @@ def run(job: Job, subjects: Path) -> dict[str, Any]:
     from mobilenet.benchmark import CAPS
     from mobilenet.benchmark.contest import Contender, enter
     from mobilenet.benchmark.result import summarise
-    from mobilenet.benchmark.timing import time_in_turns
     from mobilenet.errors import MobilenetError
     from mobilenet.runtime import inspect_machine
+    from mobilenet.runtime.timing import time_in_turns
 
     subject, failures = engine_subjects.read(subjects / f"b{job.batch}")
     contenders: dict[str, Contender] = {}

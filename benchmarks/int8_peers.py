@@ -19,7 +19,7 @@ from int8_subjects import Opened, Part
 import mobilenet
 from mobilenet.benchmark.quantised import nncf, qdq, qdq_default
 from mobilenet.evaluate.model import Forward
-from mobilenet.export.flat import Card, EngineFile, write_engine
+from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer.store import load_quantised
 from mobilenet.runtime import Floats
 from mobilenet.runtime.sessions import open_engine, open_onnxruntime

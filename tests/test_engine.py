@@ -10,7 +10,7 @@ import torch
 
 from mobilenet.benchmark.subject import random_network
 from mobilenet.export.engine import rounded
-from mobilenet.export.flat import Card, EngineFile, write_engine
+from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer import QuantisedProgram, run_integer
 from mobilenet.models import MODELS, ModelSpec
 from mobilenet.program import Builder, Filter, Program, evaluate_float, program_of

@@ -14,7 +14,7 @@ import torch
 
 from mobilenet.benchmark.subject import random_network
 from mobilenet.export.engine import rounded
-from mobilenet.export.flat import Card, EngineFile, write_engine
+from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer import Wide, run_integer
 from mobilenet.models import MODELS
 from mobilenet.program import LOGITS, evaluate_float, program_of

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from mobilenet.export.flat import Card, EngineFile, file_checksum, read_engine, write_engine
-from mobilenet.export.flat.records import CONV, HEADER, OUTPUT, STEP
+from mobilenet.flat import Card, EngineFile, file_checksum, read_engine, write_engine
+from mobilenet.flat.records import CONV, HEADER, OUTPUT, STEP
 from mobilenet.integer import places
 from mobilenet.program import FILTERS, evaluate_float
 from mobilenet.quantize import quantise

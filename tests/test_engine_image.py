@@ -7,7 +7,7 @@ import PIL
 import pytest
 
 from mobilenet.errors import UsageError
-from mobilenet.export.flat import UNSUPPORTED_RESIZE, Card, EngineFile, write_engine
+from mobilenet.flat import UNSUPPORTED_RESIZE, Card, EngineFile, write_engine
 from mobilenet.preprocess import Preprocess, decode, keras, preprocess, timm, torchvision
 from mobilenet.program import Builder, Filter
 from mobilenet.runtime.engine import open_model, plan

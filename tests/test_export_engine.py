@@ -19,7 +19,7 @@ from mobilenet.checkpoint import read_model_json, save_model
 from mobilenet.errors import CheckpointError, ExportError, MissingEngine, UsageError
 from mobilenet.export import export, proof, read_golden
 from mobilenet.export.engine import engine_bytes, rounded, run_file
-from mobilenet.export.flat import (
+from mobilenet.flat import (
     UNSUPPORTED_RESIZE,
     Card,
     EngineFile,

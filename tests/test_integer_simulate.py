@@ -9,9 +9,9 @@ import torch
 
 from mobilenet.checkpoint import save_model
 from mobilenet.errors import ExportError, UsageError
-from mobilenet.export.flat import Card, EngineFile, read_engine, write_engine
 from mobilenet.export.litert_int8 import litert_int8_bytes
 from mobilenet.export.qdq import to_qdq
+from mobilenet.flat import Card, EngineFile, read_engine, write_engine
 from mobilenet.integer import LARGEST, Place, QuantisedProgram, Wide, places, run_integer
 from mobilenet.integer.scheme import LARGEST_WIDE, wide_of
 from mobilenet.integer.simulate import Simulation, round_through, simulate

@@ -13,6 +13,7 @@ from mobilenet.quantize.choose import choose_ranges
 from mobilenet.quantize.correct import correct_biases
 from mobilenet.quantize.distil import Distillation, distil
 from mobilenet.quantize.equalise import Change, change_channels, equalise, pairs
+from mobilenet.quantize.harm import harms
 from mobilenet.quantize.ladder import calibrated
 from mobilenet.quantize.observe import (
     BINS,
@@ -284,3 +285,37 @@ def test_distillation_that_does_not_help_is_dropped() -> None:
     before = calibrated(program, images).quantised
     after = distil(before, images, Distillation(seconds=1.0, rate=1000.0, held_out=0.5))
     assert after is before
+
+
+# ------------------------------------------------------------------------------- what hurts most
+
+
+def test_what_is_rounded_most_coarsely_hurts_most() -> None:
+    program, images = program_named("v2")
+    quantised = calibrated(program, images).quantised
+    before = {(harm.kind, harm.where): harm.snr_db for harm in harms(program, quantised, images)}
+    place = Place(5, "depthwise")
+    filters, ranges = list(quantised.filters), dict(quantised.ranges)
+    project = filters[3]["project"]
+    coarse = replace(project, weight=project.weight // 64, scale=project.scale * 64)
+    filters[3] = {**filters[3], "project": coarse}
+    behind = filters[5]["project"]  # its bias is in units of the tensor that is spoilt
+    filters[5] = {**filters[5], "project": replace(behind, bias=behind.bias // 64)}
+    ranges[place] = replace(ranges[place], scale=float(np.float32(ranges[place].scale * 64)))
+    spoilt = replace(quantised, filters=tuple(filters), ranges=ranges)
+    after = {(harm.kind, harm.where): harm.snr_db for harm in harms(program, spoilt, images)}
+    changed = {("weights", "3 project"), ("tensor", "5 depthwise")}
+    assert set(sorted(after, key=after.__getitem__)[:2]) == changed
+    for key in before.keys() - changed - {("weights", "5 project")}:
+        assert after[key] == before[key]
+
+
+def test_nothing_rounded_does_no_harm() -> None:
+    """Whole numbers all through: each thing alone leaves the answers as they are."""
+    program = image_program()
+    ranges = {Place.of(0): (0.0, 255.0)}
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4)).astype("f4")
+    images[0, 0, 0, :2] = 0, 255
+    found = list(harms(program, quantise(program, ranges), images))
+    assert [harm.where for harm in found] == ["image", "0 project"]
+    assert found[0].snr_db == 200

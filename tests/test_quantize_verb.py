@@ -3,6 +3,7 @@
 import importlib
 import json
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -310,9 +311,15 @@ def test_the_page_and_the_json_tell_what_was_done(made: Path) -> None:
     stated = json.loads((made / "quantisation.json").read_text())
     for rung in stated["rungs"]:
         assert rung["name"] in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert len(stated["layers"]) == len(load_quantised(made).ranges)
+    network = load_quantised(made)
+    assert len(stated["layers"]) == len(network.ranges)
+    filters = sum(len(step) for step in network.filters)
+    assert len(stated["harms"]) == len(network.ranges) + filters
+    if find_spec("mobilenet._engine") is not None:
+        assert 0 < stated["latency"]["int8_ms"] < 1000
+        assert stated["latency"]["threads"] == 1
     assert stated["float_bytes"] > 3 * stated["int8_bytes"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet.export.flat import Card, EngineFile, write_engine
+from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer import places
 from mobilenet.program import IMAGE, Builder, Filter, Program
 from mobilenet.quantize import quantise

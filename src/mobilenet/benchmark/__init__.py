@@ -9,10 +9,10 @@ from typing import Literal, get_args
 from ..errors import MobilenetError, UsageError
 from ..progress import say
 from ..runtime import RUNTIMES, Precision, inspect_machine
+from ..runtime.timing import WARM_UP, time_in_turns
 from .contest import Contender, WrongAnswers, enter
 from .result import Benchmark, Timing, summarise
 from .subject import TORCH, find_subject
-from .timing import WARM_UP, time_in_turns
 
 __all__ = ["CAPS", "NAMES", "Benchmark", "Timing", "benchmark"]
 

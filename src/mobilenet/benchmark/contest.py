@@ -7,8 +7,8 @@ import numpy as np
 
 from ..errors import MobilenetError
 from ..runtime import Floats, Precision, Session
+from ..runtime.timing import time_in_turns
 from .subject import Subject
-from .timing import time_in_turns
 
 # how far a runtime may be from float32 PyTorch: the largest error of a logit over the largest
 # logit, and where arithmetic is of fewer bits the cosine between all logits. That of int8 finds

@@ -13,10 +13,10 @@ from ..cost import count
 from ..errors import CheckpointError, MissingDependency, MobilenetError, UsageError
 from ..export import read_golden
 from ..export.engine import engine_bytes
-from ..export.flat import Card, EngineFile, write_engine
 from ..export.litert import litert_bytes
 from ..export.onnx import to_onnx
 from ..export.qdq import to_qdq
+from ..flat import Card, EngineFile, write_engine
 from ..integer.store import load_quantised
 from ..models import ModelSpec, create, parse_model_name
 from ..runtime import (

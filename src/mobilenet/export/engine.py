@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..integer import QuantisedProgram, run_integer
-from ..preprocess import Preprocess
-from ..program import IMAGE, LOGITS, Floats, Program, evaluate_float, program_of
-from ..quantize import quantise_program
-from ..runtime import ENGINE_HEADER, Precision
-from .artifact import ExportedFile, Job, Reference
-from .flat import (
+from ..flat import (
     UNSUPPORTED_RESIZE,
     Card,
     EngineFile,
@@ -23,6 +17,12 @@ from .flat import (
     to_bfloat16,
     write_engine,
 )
+from ..integer import QuantisedProgram, run_integer
+from ..preprocess import Preprocess
+from ..program import IMAGE, LOGITS, Floats, Program, evaluate_float, program_of
+from ..quantize import quantise_program
+from ..runtime import ENGINE_HEADER, Precision
+from .artifact import ExportedFile, Job, Reference
 
 if TYPE_CHECKING:
     from ..classify import Classifier

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..program import IMAGE, Activation, BlockStep, ConvStep, Floats, Program
+from ..program import IMAGE, Activation, BlockStep, ConvStep, Filter, Floats, Program
 
 Weights = NDArray[np.int8 | np.int16]
 Int32 = NDArray[np.int32]
@@ -85,6 +85,12 @@ class IntegerFilter:
     def largest(self) -> int:
         """What weights are at most."""
         return LARGEST_WEIGHT if self.weight.dtype == np.int8 else LARGEST_WIDE_WEIGHT
+
+    def real(self, scale_in: float) -> Filter:
+        """The filter that the whole numbers stand for, where its input's scale is `scale_in`."""
+        weight = self.weight * self.scale[:, None, None, None]
+        bias = self.bias * (self.scale * scale_in)
+        return Filter(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

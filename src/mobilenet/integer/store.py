@@ -101,7 +101,7 @@ def _decode(program: Program, tensors: dict[str, np.ndarray]) -> QuantisedProgra
             for stage in stages(program, index)
         }
         real = {
-            stage.name: _real(found[stage.name], ranges[stage.source].scale)
+            stage.name: found[stage.name].real(ranges[stage.source].scale)
             for stage in stages(program, index)
         }
         filters.append(found)
@@ -127,10 +127,3 @@ def _filter(tensors: dict[str, np.ndarray], name: str, of: Filter, *, most: int)
     if not (np.isfinite(parts["scale"]).all() and (parts["scale"] > 0).all()):
         raise ValueError(f"{name}.scale: expected numbers above 0")
     return IntegerFilter(**parts)
-
-
-def _real(filter: IntegerFilter, scale_in: float) -> Filter:
-    """What the whole numbers stand for."""
-    weight = filter.weight * filter.scale[:, None, None, None]
-    bias = filter.bias * (scale_in * filter.scale)
-    return Filter(weight=weight.astype(np.float32), bias=bias.astype(np.float32))

@@ -3,15 +3,17 @@
 from ..report.markup import Markup, element
 from ..report.page import figures, html_page, number_cell, paragraph, table, text_cell
 from ..report.plots import Point, Series, line_chart, number, rounded_axis, scatter
-from .result import Quantisation
+from .result import Latency, Quantisation
 
 _SHOWN = 200  # flipped pictures in the table
 
 
 def quantisation_page(found: Quantisation) -> Markup:
-    """The whole file: the verdict, the ladder, the noise of each tensor, flipped pictures."""
+    """The whole file: the verdict, the ladder, what hurts most, the noise of each tensor, flipped
+    pictures."""
     title = f"{found.model} in int8"
-    return html_page(title, *_head(title, found), _ladder(found), _layers(found), _flips(found))
+    parts = (_ladder(found), _harms(found), _layers(found), _flips(found))
+    return html_page(title, *_head(title, found), *parts)
 
 
 def _head(title: str, found: Quantisation) -> tuple[Markup, ...]:
@@ -25,6 +27,7 @@ def _head(title: str, found: Quantisation) -> tuple[Markup, ...]:
             ("McNemar", f"{drop.p_value:.3g}", "p, exact and two-sided"),
             ("Agreement", f"{100 * gate.agreement.value:.2f} %", "same first class"),
             ("Size", f"{found.int8_bytes / 1e6:.2f} MB", f"of {found.float_bytes / 1e6:.2f}"),
+            *_latency(found.latency),
         ]
     )
     said = (
@@ -33,6 +36,52 @@ def _head(title: str, found: Quantisation) -> tuple[Markup, ...]:
     )
     notes = [paragraph(note) for note in found.notes]
     return element("h1", None, title), paragraph(said), *notes, numbers
+
+
+def _latency(taken: Latency | None) -> list[tuple[str, str, str]]:
+    if taken is None:
+        return []
+    beside = f"float32 {taken.float32_ms:.2f}; engine {taken.instruction_set}, one thread"
+    return [("Latency", f"{taken.int8_ms:.2f} ms", beside)]
+
+
+def _harms(found: Quantisation) -> Markup:
+    worst = sorted(found.harms, key=lambda harm: harm.snr_db)
+    series = [
+        Series(
+            name=kind,
+            x=[float(rank) for rank, harm in enumerate(worst) if harm.kind == kind],
+            y=[harm.snr_db for harm in worst if harm.kind == kind],
+        )
+        for kind in ("tensor", "weights")
+    ]
+    chart = line_chart(
+        series,
+        title="Signal to noise of the logits where this alone is rounded, the worst first",
+        x=rounded_axis("rank", [float(len(worst))], zero=True),
+        y=rounded_axis("dB", [harm.snr_db for harm in worst], form=number),
+    )
+    rows = [
+        [
+            text_cell(harm.where),
+            text_cell(harm.kind),
+            number_cell(f"{harm.snr_db:.1f}", harm.snr_db),
+        ]
+        for harm in worst
+    ]
+    return element(
+        "section",
+        None,
+        element("h2", None, "What hurts most"),
+        chart,
+        table(
+            ["step and name", "what", "logits dB"],
+            rows,
+            caption="One thing rounded, all else in float32: the lowest hurt most",
+            numbers_from=2,
+            sortable=True,
+        ),
+    )
 
 
 def _ladder(found: Quantisation) -> Markup:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..evaluate.metrics import Estimate
 from ..evaluate.paired import Drop
@@ -53,6 +53,28 @@ class LayerNoise:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Harm:
+    """The signal-to-noise ratio of the outputs, in dB, where one tensor or the weights of one
+    filter alone are rounded and all else is float32: the lowest are those that hurt most."""
+
+    kind: Literal["tensor", "weights"]
+    where: str
+    snr_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Median milliseconds of one image in the native engine, both networks in turns in one run."""
+
+    float32_ms: float
+    int8_ms: float
+    runs: int
+    threads: int
+    instruction_set: str
+    cpu: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quantisation:
     """What `quantize` did and measured; `ok` where the drop is at most `max_drop` points.
 
@@ -72,15 +94,27 @@ class Quantisation:
     gate: Gate
     rungs: tuple[Rung, ...]
     layers: tuple[LayerNoise, ...]
+    harms: tuple[Harm, ...]
     flips: tuple[Flip, ...]
     notes: tuple[str, ...]
     float_bytes: int
     int8_bytes: int
+    latency: Latency | None  # without the native engine
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; rates are fractions, drops percentage points."""
         return json.loads(json.dumps(asdict(self), default=str))
+
+    def _latency(self) -> list[str]:
+        if self.latency is None:
+            return []
+        taken = self.latency
+        return [
+            f"latency   {taken.int8_ms:.2f} ms (float32 {taken.float32_ms:.2f} ms: "
+            f"{taken.float32_ms / taken.int8_ms:.2f}x), engine {taken.instruction_set}, "
+            f"{taken.threads} thread, {taken.cpu}"
+        ]
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -100,6 +134,7 @@ class Quantisation:
                 f"measured  {self.n} images, split {self.split} of {self.data}; calibrated on "
                 f"{self.calibrated_on} others",
                 f"ladder    {', '.join(steps)}",
+                *self._latency(),
                 f"gate      {'holds' if self.ok else 'FAILS'}: drop at most {self.max_drop:g} "
                 f"points",
                 f"report    {self.path / PAGE}",

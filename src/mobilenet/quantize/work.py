@@ -13,26 +13,32 @@ from torch import Tensor
 from ..checkpoint import save_model
 from ..classify import folded
 from ..durable import write_atomically
-from ..errors import DataError
+from ..errors import DataError, MissingEngine
 from ..evaluate import answer
 from ..evaluate.metrics import wilson
 from ..evaluate.model import Forward, torch_forward
 from ..evaluate.paired import compare_answers
+from ..flat import Card, EngineFile, write_engine
 from ..integer import Place, QuantisedProgram
 from ..integer.simulate import Simulation, simulate
 from ..integer.store import encode_quantised
 from ..preprocess import ImageError
 from ..program import LOGITS, Program, program_of
 from ..progress import say
+from ..runtime import Precision, Session, inspect_machine
+from ..runtime.sessions import open_engine
+from ..runtime.timing import time_in_turns
 from ..train.allocator import keep_freed_memory
+from .harm import harms
 from .ladder import Workshop, climb, decibels
 from .page import quantisation_page
-from .result import FILE, PAGE, Flip, Gate, LayerNoise, Quantisation
+from .result import FILE, PAGE, Flip, Gate, Latency, LayerNoise, Quantisation
 from .source import Pictures, Source, open_pictures, open_source
 from .trace import run_float
 
 _LISTED = 1000  # flipped pictures that are named
-_COMPARED = 16  # pictures for the noise of each tensor
+_COMPARED = 16  # pictures for the noise and the harm of each tensor
+_ROUNDS, _RUNS = 5, 5  # of one image, timed
 _BATCH, _READERS = 16, 2
 
 
@@ -92,10 +98,12 @@ def quantise_run(run: Path, data: str, out: Path, options: Options) -> Quantisat
         gate=gate,
         rungs=rungs,
         layers=tuple(layer_noise(draft.program, draft.quantised, shop.images[:_COMPARED])),
+        harms=tuple(harms(draft.program, draft.quantised, shop.images[:_COMPARED])),
         flips=judge.flips(),
         notes=found.notes,
         float_bytes=_weight_bytes(program),
         int8_bytes=_integer_bytes(draft.quantised),
+        latency=latency(program, draft.quantised, source.preprocess.size),
         seconds=round(time.perf_counter() - start, 1),
     )
     _write(result, source, draft.quantised)
@@ -121,6 +129,31 @@ def layer_noise(
     for place, (signal, error) in noise.items():
         name = "image" if place.step < 0 else f"{place.step} {place.name}"
         yield LayerNoise(tensor=name, snr_db=round(decibels(signal, error), 2))
+
+
+def latency(program: Program, quantised: QuantisedProgram, size: int) -> Latency | None:
+    """Both networks timed in the native engine; None where that was not built."""
+
+    def opened(network: Program | QuantisedProgram, precision: Precision) -> Session:
+        file = EngineFile(
+            network=network, precision=precision, height=size, width=size, card=Card()
+        )
+        return open_engine(write_engine(file), threads=1, precision=precision, batch=None)
+
+    try:
+        sessions = {"float32": opened(program, "float32"), "int8": opened(quantised, "int8")}
+    except MissingEngine:
+        return None
+    image = np.random.default_rng(0).standard_normal((1, 3, size, size), np.float32)
+    taken = time_in_turns(sessions, image, rounds=_ROUNDS, runs=_RUNS)
+    return Latency(
+        float32_ms=round(float(np.median(taken["float32"])), 4),
+        int8_ms=round(float(np.median(taken["int8"])), 4),
+        runs=_ROUNDS * _RUNS,
+        threads=1,
+        instruction_set=sessions["int8"].version.split()[-1],
+        cpu=inspect_machine().cpu,
+    )
 
 
 class _Judge:

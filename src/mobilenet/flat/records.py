@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...integer import QuantisedProgram
-from ...program import (
+from ..integer import QuantisedProgram
+from ..program import (
     FILTERS,
     Activation,
     AddStep,
@@ -26,7 +26,7 @@ from ...program import (
     ResizeStep,
     Step,
 )
-from ...runtime import Precision
+from ..runtime import Precision
 
 MAGIC = b"MBNET\r\n\0"
 VERSION = 1

@@ -14,7 +14,7 @@ among int8 of whole numbers.
 import numpy as np
 from numpy.typing import NDArray
 
-from ...program import Floats
+from ..program import Floats
 
 PANEL = 16
 TOGETHER = {"float32": 1, "bfloat16": 2, "int8": 4}  # numbers of one output side by side

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...errors import CheckpointError
-from ...integer import (
+from ..errors import CheckpointError
+from ..integer import (
     Affine,
     IntegerFilter,
     Place,
@@ -23,7 +23,7 @@ from ...integer import (
     stages,
     weight_type,
 )
-from ...program import (
+from ..program import (
     IMAGE,
     AddStep,
     AveragePoolStep,
@@ -33,7 +33,7 @@ from ...program import (
     Program,
     Step,
 )
-from ...runtime import Precision
+from ..runtime import Precision
 from .checksum import file_checksum
 from .layouts import (
     K_MULTIPLE,
@@ -245,7 +245,7 @@ def _quantised(
             for stage in stages(whole, index)
         }
         floats = {
-            stage.name: _floats(own[stage.name], ranges[stage.source].scale)
+            stage.name: own[stage.name].real(ranges[stage.source].scale)
             for stage in stages(whole, index)
         }
         filters.append(own)
@@ -269,9 +269,3 @@ def _integers(
         scale=factor * result_scale(ranges, stage) / ranges[stage.source].scale,
         bias=reader.vector(conv["bias"], "<i4", len(weight)),
     )
-
-
-def _floats(filter: IntegerFilter, scale_in: float) -> Filter:
-    weight = filter.weight * filter.scale[:, None, None, None]
-    bias = filter.bias * (filter.scale * scale_in)
-    return Filter(weight=weight.astype(np.float32), bias=bias.astype(np.float32))

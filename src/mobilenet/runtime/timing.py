@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from ..runtime import Floats, Session
+from .sessions import Floats, Session
 
 WARM_UP = 3  # untimed runs at the start of every turn: the caches hold the last one's data
 

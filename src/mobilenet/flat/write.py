@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...errors import ExportError
-from ...integer import Affine, Place, QuantisedProgram, multiplier, stages
-from ...program import IMAGE, AddStep, AveragePoolStep, BlockStep, ConvStep, Step
-from ...runtime import Precision
+from ..errors import ExportError
+from ..integer import Affine, Place, QuantisedProgram, multiplier, stages
+from ..program import IMAGE, AddStep, AveragePoolStep, BlockStep, ConvStep, Step
+from ..runtime import Precision
 from .checksum import file_checksum
 from .layouts import K_MULTIPLE, PANEL, TOGETHER, padded, to_bfloat16, to_matrix, to_panels
 from .records import (

@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 
-from ...errors import MissingEngine
-from ...runtime.engine import require_engine
+from ..errors import MissingEngine
+from ..runtime.engine import require_engine
 from .records import HEADER
 
 _P1, _P2, _P3, _P4, _P5 = (
