@@ -27,7 +27,7 @@ from mobilenet.runtime.sessions import open_engine, open_onnxruntime
 EVERYWHERE: tuple[Part, ...] = ("photographs", "trained", "hostile")
 LABELLED: tuple[Part, ...] = ("trained", "hostile")
 EIGHT_BITS = "equalise,ranges,bias,round"
-REPAIR = "wide,equalise,ranges,maps,bias,round"
+REPAIR = "wide,maps,equalise,ranges,bias,round"
 _GATE = 200  # pictures of the verb's own gate, which decides nothing where the steps are given
 _MAX_DROP = 0.1  # points, where the verb chooses the steps itself
 

@@ -30,7 +30,9 @@ train v2 --model mobilenet_v2 --size 96 --minutes 3
 train v1 --model mobilenet_v1 --width 0.5 --size 48 --epochs 12 "${scratch[@]}"
 train v3s --model mobilenet_v3_small --width 0.75 --size 64 --epochs 10 "${scratch[@]}"
 train v3sm --model mobilenet_v3_small_minimalistic --width 0.75 --size 64 --epochs 12 "${scratch[@]}"
-train v3l --model mobilenet_v3_large --width 0.35 --size 64 --epochs 10 "${scratch[@]}"
+train v3l-begun --model mobilenet_v3_large --width 0.35 --size 64 --epochs 10 "${scratch[@]}"
+train v3l --model mobilenet_v3_large --width 0.35 --size 64 --weights "$runs/v3l-begun/model.safetensors" \
+  --recipe short_scratch --lr 0.002 --epochs 4
 
 if [ ! -d "$cache/photographs/val" ]; then
   step "composing pictures of cut-outs on photographs"

@@ -19,7 +19,7 @@ from mobilenet.evaluate.paired import compare_answers
 from mobilenet.export import export
 from mobilenet.export.engine import run_file
 from mobilenet.export.qdq import to_qdq
-from mobilenet.integer import QuantisedProgram, run_integer
+from mobilenet.integer import QuantisedProgram, Wide, run_integer
 from mobilenet.integer.simulate import simulate
 from mobilenet.integer.store import load_quantised
 from mobilenet.program import LOGITS, program_of
@@ -236,6 +236,14 @@ def test_the_ladder_stops_as_soon_as_the_gate_holds(
     assert draft.wide == ("wide" in names) + ("maps" in names)
 
 
+def test_steps_that_are_asked_for_are_done_in_that_order(small_run: Path, shop: Workshop) -> None:
+    program = program_of(load_model(small_run).module())
+    steps = ("maps", "equalise", "wide", "ranges")
+    draft, rungs = climb(program, shop, lambda _: gate_of(0.0), steps=steps, max_drop=1.0)
+    assert [rung.name for rung in rungs] == ["calibrate", *steps]
+    assert draft.wide is Wide.EVERYWHERE
+
+
 def rising():
     """A ratio that every step improves."""
     values = iter(range(100))
@@ -328,6 +336,7 @@ def test_the_page_and_the_json_tell_what_was_done(made: Path) -> None:
 
 @pytest.mark.parametrize(("options", "said"), [
     ({"steps": "equalize"}, "steps equalize: expected of wide, equalise"),
+    ({"steps": "wide,bias,equalise"}, "equalise rounds anew, and would undo bias"),
     ({"max_drop": -1.0}, "max_drop -1"),
     ({"max_drop": float("nan")}, "max_drop nan"),
     ({"pictures": 0}, "pictures 0"),

@@ -74,7 +74,7 @@ def calibrated(program: Program, images: Floats, *, wide: Wide = Wide.NOWHERE) -
 
 
 def _wide(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
-    quantised = quantise(draft.program, draft.ranges, wide=Wide.INSIDE)
+    quantised = quantise(draft.program, draft.ranges, wide=max(Wide.INSIDE, draft.wide))
     did = "ten bits in the image, expanded tensors, and depthwise weights"
     return replace(draft, quantised=quantised), did
 
@@ -151,18 +151,19 @@ def climb(
     max_drop: float,
     portable: bool = False,
 ) -> tuple[Draft, tuple[Rung, ...]]:
-    """Go up the ladder: all `steps` in their order, or without them as far as it takes for the drop
-    to be at most `max_drop` points, and without what is not `portable` where that is asked for."""
+    """Go up the ladder: all `steps` in the order given, or without them as far as it takes for the
+    drop to be at most `max_drop` points, and without what is not `portable` where that is asked
+    for."""
     start = time.perf_counter()
     draft = calibrated(program, shop.images)
     gate, snr = measure(draft.quantised), snr_db(program, draft.quantised, shop)
     rungs = [_rung(CALIBRATE, "to the extremes met", snr, True, start, gate)]
-    for name, repair in REPAIRS.items():
-        wanted = name in steps if steps is not None else gate.drop.points > max_drop
-        if not wanted or (portable and name in (WIDE, MAPS)):
+    for name in REPAIRS if steps is None else steps:
+        enough = steps is None and gate.drop.points <= max_drop
+        if enough or (portable and name in (WIDE, MAPS)):
             continue
         start = time.perf_counter()
-        repaired, did = repair(draft, shop)
+        repaired, did = REPAIRS[name](draft, shop)
         found = snr_db(program, repaired.quantised, shop)
         kept = found > snr
         if kept:

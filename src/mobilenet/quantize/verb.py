@@ -2,6 +2,7 @@
 
 import math
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from ..checkpoint import read_model_json
@@ -9,6 +10,7 @@ from ..errors import MissingDependency, UsageError
 from .result import Quantisation
 
 STEPS = ("wide", "equalise", "ranges", "maps", "bias", "round", "train")
+_OF_NUMBERS = ("bias", "round", "train")  # these change the whole numbers, the others make them
 
 
 def quantize(
@@ -46,8 +48,8 @@ def quantize(
             model's, the float network's answers stand in for labels.
         out: Folder to write: the int8 network beside the float one, quantisation.json and .html.
         max_drop: Percentage points of accuracy that int8 may lose; exit code 1 where it loses more.
-        steps: Repairs to do, with commas between, instead of as many as it takes; "none" is
-            calibration alone.
+        steps: Repairs to do, in this order, with commas between, instead of as many as it takes;
+            "none" is calibration alone.
         pictures: Training pictures to calibrate and repair with.
         train_minutes: Time for the step train.
         portable: Leave out the steps wide and maps: eight bits throughout, as every runtime has.
@@ -86,6 +88,9 @@ def _chosen(steps: str | None) -> tuple[str, ...] | None:
     names = tuple(name.strip() for name in steps.split(",")) if steps != "none" else ()
     if unknown := [name for name in names if name not in STEPS]:
         raise UsageError(f"steps {', '.join(unknown)}: expected of {', '.join(STEPS)}, or none")
+    for before, name in pairwise(names):
+        if before in _OF_NUMBERS and name not in _OF_NUMBERS:
+            raise UsageError(f"steps: {name} rounds anew, and would undo {before}: put it in front")
     return names
 
 
