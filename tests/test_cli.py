@@ -20,9 +20,10 @@ OPTIONS = {
     "resize val_fraction limit seed threads workers device",
     "evaluate": "model data split batch_size workers threads device limit skip_bad",
     "predict": "model images top save threads device",
-    "export": "run to out precision calibrate",
+    "export": "run to out precision weights calibrate",
     "quantize": (
-        "run data out max_drop steps pictures train_minutes portable limit skip_bad threads seed"
+        "run data out max_drop steps pictures train_minutes portable weight_bits limit skip_bad "
+        "threads seed"
     ),
     "verify": "folder data run max_drop split runtime threads limit",
     "benchmark": "target runtime precision threads size width batch rounds runs",

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx.numpy_helper import to_array
 from PIL import Image
 
 from mobilenet.checkpoint import read_model_json, write_model_json
@@ -202,6 +203,49 @@ def test_wrong_usage_is_refused(small_run: Path, small_export: Path, tmp_path: P
         export(small_run, to="onnx", out=small_run)
     with pytest.raises(CheckpointError, match=r"no model\.json"):
         export(tmp_path, to="onnx", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("weights", "part", "steps"),
+    [("float16", 1 / 2, 2**-11), ("bfloat16", 1 / 2, 2**-8), ("int8", 1 / 4, 1 / 254)],
+)
+def test_weights_are_stored_in_fewer_bits(
+    small_run: Path, small_export: Path, tmp_path: Path, weights: str, part: float, steps: float
+) -> None:
+    made = export(small_run, to="onnx", out=tmp_path / "out", weights=weights)
+    given, found = (
+        onnx.load_model_from_string(path.read_bytes())
+        for path in (small_export / "model.onnx", made.file)
+    )
+    constants = {tensor.name: to_array(tensor) for tensor in given.graph.initializer}
+    stored = {node.output[0]: node for node in found.graph.node[: len(convolutions(given))]}
+    kept = {tensor.name: tensor for tensor in found.graph.initializer}
+    whole = 0
+    for name in convolutions(given):
+        inputs = [to_array(kept[each]).astype(np.float32) for each in stored[name].input]
+        real = inputs[0] if len(inputs) == 1 else inputs[0] * inputs[1][:, None, None, None]
+        largest = np.abs(constants[name]).max((1, 2, 3), keepdims=True)
+        bound = largest if weights == "int8" else np.abs(constants[name])
+        assert (np.abs(real - constants[name]) <= 1.001 * steps * bound + 1e-7).all()
+        whole += constants[name].nbytes
+    saved = len((small_export / "model.onnx").read_bytes()) - made.bytes
+    assert (1 - part - 0.15) * whole < saved < (1 - part) * whole
+    assert f"float32 with weights stored in {weights}" in str(made)
+    assert made.max_error < 1e-3  # beside torch with weights rounded so
+    assert 0.99 < made.float_cosine < 1
+    assert read_model_json(made.path)["artifact"]["weights"] == weights
+    assert load(made.path)(read_golden(read_artifact(made.path)).inputs).shape[1] > 1
+
+
+def convolutions(model: onnx.ModelProto) -> list[str]:
+    """The names of their weights."""
+    return [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
+
+
+def test_stored_weights_are_for_float32_in_onnx(small_run: Path, tmp_path: Path) -> None:
+    for options in ({"to": "engine", "weights": "int8"}, {"to": "onnx", "weights": "int3"}):
+        with pytest.raises(UsageError, match="weights"):
+            export(small_run, out=tmp_path / "out", **options)
 
 
 def test_golden_images_are_the_same_everywhere(small_export: Path) -> None:

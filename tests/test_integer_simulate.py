@@ -19,6 +19,7 @@ from mobilenet.integer.store import encode_quantised, load_quantised
 from mobilenet.models import MODELS
 from mobilenet.program import ConvStep, Filter, Program, program_of
 from mobilenet.quantize import observe_ranges, quantise
+from mobilenet.quantize.calibrate import quantise_filter
 from mobilenet.quantize.trace import run_float
 from test_export_qdq import (
     NETWORKS,
@@ -171,6 +172,43 @@ def test_ten_bits_in_onnx_are_float32_and_answer_alike(name: str, wide: Wide) ->
     found = in_onnxruntime(to_qdq(net, size=size, metadata={}).data)({"image": images})["logits"]
     wanted = run_integer(net, images)["logits"][:, :, 0, 0]
     assert np.abs(found - wanted).max() <= tolerance(net, images)
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "v3 small"])
+def test_four_bits_in_onnx_are_two_to_a_byte_and_answer_alike(name: str) -> None:
+    spec, size = NETWORKS[name]
+    program = program_of(random_network(spec, size))
+    ranges = observe_ranges(program, [images_of(size)])
+    eight, four = (quantise(program, ranges, four_bits=less) for less in (False, True))
+    for index, filters in enumerate(four.filters):
+        for filter_name, filter in filters.items():
+            few = filter_name != "depthwise" and index > 0
+            assert filter.largest == (7 if few else 127)
+    images = images_of(size, count=4)
+    files = [to_qdq(net, size=size, metadata={}).data for net in (eight, four)]
+    weights = sum(f.weight.size for filters in four.filters for f in filters.values())
+    assert len(files[1]) < len(files[0]) - 0.4 * weights
+    found = in_onnxruntime(files[1])({"image": images})["logits"]
+    wanted = run_integer(four, images)["logits"][:, :, 0, 0]
+    assert np.abs(found - wanted).max() <= tolerance(four, images)
+    native = pytest.importorskip("mobilenet._engine")
+    data = write_engine(
+        EngineFile(network=four, precision="int8", height=size, width=size, card=Card())
+    )
+    answers = native.Engine(native.Model(data), 0, 0, 1, None).run(images)["logits"]
+    np.testing.assert_array_equal(answers[:, :, 0, 0], wanted)
+
+
+def test_four_bits_are_clipped_where_that_is_nearer() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((8, 64, 1, 1)).astype(np.float32)
+    filter = Filter(weight=weight, bias=np.zeros(8, np.float32))
+    found = quantise_filter(filter, 1.0, 7)
+    plain = np.abs(weight).max((1, 2, 3), keepdims=True) / 7
+    nearest = np.rint(weight / plain) * plain
+    error = ((found.real(1.0).weight - weight) ** 2).sum((1, 2, 3))
+    assert (error <= ((nearest - weight) ** 2).sum((1, 2, 3)) + 1e-6).all()
+    assert error.sum() < 0.9 * ((nearest - weight) ** 2).sum()
 
 
 def test_ten_bits_are_not_to_be_had_in_litert() -> None:

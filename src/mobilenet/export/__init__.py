@@ -19,7 +19,8 @@ from ..program import program_of
 from ..progress import say, track
 from ..quantize import quantise_program
 from ..runtime import Precision, usable_cores
-from .artifact import Artifact, ExportedFile, Job, Proof
+from .artifact import Artifact, ExportedFile, Job, Proof, Storage
+from .compact import STORAGES, with_stored_weights
 from .engine import to_engine
 from .golden import FILE as GOLDEN_FILE
 from .golden import Golden, golden_inputs, read_golden
@@ -48,7 +49,10 @@ def _onnx(job: Job) -> ExportedFile:
     size, metadata = job.preprocess.size, _metadata(job.contract)
     if job.quantised is not None:
         return to_qdq(job.quantised, size=size, metadata=metadata)
-    return to_onnx(job.classifier, size=size, metadata=metadata)
+    made = to_onnx(job.classifier, size=size, metadata=metadata)
+    if job.weights == "float32":
+        return made
+    return with_stored_weights(made, job.classifier, job.weights)
 
 
 Exporter = Callable[[Job], ExportedFile]
@@ -67,6 +71,7 @@ def export(
     to: str,
     out: Path,
     precision: Precision | None = None,
+    weights: Storage = "float32",
     calibrate: str | None = None,
 ) -> Artifact:
     """Convert a trained run to a model file that other runtimes read, and prove it.
@@ -80,6 +85,8 @@ def export(
         out: Folder for the model file, model.json, golden.npz and predict.py.
         precision: What the file computes in; without it int8 for what `quantize` wrote, else
             float32. bfloat16 is the engine's alone.
+        weights: What a float32 ONNX file stores its weights in, to be smaller: float16 or bfloat16
+            (half the size), int8 (a quarter; a scale for each channel). No faster.
         calibrate: Dataset whose training pictures int8 takes its ranges from, for a run that
             `quantize` did not write.
     """
@@ -92,13 +99,14 @@ def export(
     loaded = load_model(run)
     if precision is None:
         precision = "float32" if loaded.quantised is None else "int8"
-    _check_options(to, precision, calibrate, quantised=loaded.quantised is not None)
+    _check_options(to, precision, weights, calibrate, quantised=loaded.quantised is not None)
     classifier = loaded.module()
     job = Job(
         classifier=classifier,
         contract=contract,
         preprocess=Preprocess.from_dict(loaded.preprocess),
         precision=precision,
+        weights=weights,
         quantised=_quantised(run, classifier, calibrate) if precision == "int8" else None,
     )
     float_golden = golden_answers(job.classifier, job.preprocess)
@@ -111,9 +119,15 @@ def export(
     return _write(out, run, contract, made, golden, tolerance, proof, fallback)
 
 
-def _check_options(to: str, precision: str, calibrate: str | None, *, quantised: bool) -> None:
+def _check_options(
+    to: str, precision: str, weights: str, calibrate: str | None, *, quantised: bool
+) -> None:
     if precision not in PRECISIONS[to]:
         raise UsageError(f"precision {precision!r}: --to {to} has {', '.join(PRECISIONS[to])}")
+    if weights not in ("float32", *STORAGES):
+        raise UsageError(f"weights {weights!r}: expected float32, {', '.join(STORAGES)}")
+    if weights != "float32" and (to, precision) != ("onnx", "float32"):
+        raise UsageError(f"--weights {weights}: goes with --to onnx --precision float32")
     if quantised and calibrate is not None:
         raise UsageError("--calibrate: the run is int8 already, with ranges of its own")
     if not quantised and (precision == "int8") != (calibrate is not None):
@@ -211,6 +225,7 @@ def _write(
         file=out / made.file,
         format=made.format,
         precision=made.precision,
+        weights=made.details.get("weights", "float32"),
         bytes=len(made.data),
         sha256=sha256,
         fallback=fallback and out / fallback.file,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..integer import QuantisedProgram
 from ..preprocess import Preprocess
@@ -12,18 +12,21 @@ from ..runtime import Floats, Precision
 if TYPE_CHECKING:
     from ..classify import Classifier
 
+Storage = Literal["float32", "float16", "bfloat16", "int8"]
 Reference = Callable[[Floats], Floats]  # images (N, 3, H, W) to logits (N, classes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
     """A classifier to convert. `contract` is its model.json, `preprocess` what that says of
-    pictures, `quantised` its int8 network where that is the precision."""
+    pictures, `weights` what they are stored in, `quantised` its int8 network where that is the
+    precision."""
 
     classifier: "Classifier"
     contract: Mapping[str, Any]
     preprocess: Preprocess
     precision: Precision
+    weights: Storage = "float32"
     quantised: QuantisedProgram | None = None
 
 
@@ -67,6 +70,7 @@ class Artifact(Proof):
     file: Path
     format: str
     precision: str
+    weights: str
     bytes: int
     sha256: str
     fallback: Path | None
@@ -87,14 +91,21 @@ class Artifact(Proof):
         if self.fallback is not None:
             beside += f", {self.fallback.name} (where there is no native engine)"
         return (
-            f"{self.file}: {self.format}, {self.precision}, {self.bytes / 1e6:.2f} MB\n"
+            f"{self.file}: {self.format}, {self.precision}{self._stored()}, "
+            f"{self.bytes / 1e6:.2f} MB\n"
             f"checked with {self.runtime}: logits within {self.max_error:.2g} of "
-            f"{_EXPECTED[self.precision]}{self._beside_float()}\n"
+            f"{self._expected()}{self._beside_float()}\n"
             f"beside it: {beside}"
         )
 
+    def _stored(self) -> str:
+        return "" if self.weights == "float32" else f" with weights stored in {self.weights}"
+
+    def _expected(self) -> str:
+        return _EXPECTED["bfloat16" if self._stored() else self.precision]
+
     def _beside_float(self) -> str:
-        if self.precision == "float32":
+        if self.precision == "float32" and not self._stored():
             return ""
         return (
             f"; beside float32 their cosine is {self.float_cosine:.4f}, and "

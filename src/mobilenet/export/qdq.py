@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import MissingDependency
 from ..integer import Affine, IntegerFilter, Place, QuantisedProgram, Stage, run_integer, stages
-from ..integer.scheme import LARGEST
+from ..integer.scheme import LARGEST, LARGEST_FOUR_BITS
 from ..program import (
     IMAGE,
     IMAGE_CHANNELS,
@@ -37,6 +37,8 @@ from ..program import (
 from ..program.geometry import out_size, pads
 from .artifact import ExportedFile
 from .onnx import OPSET
+
+FOUR_BITS_OPSET = 21  # the first with tensors of four bits
 
 if TYPE_CHECKING:
     import onnx
@@ -80,7 +82,7 @@ def to_qdq(network: QuantisedProgram, *, size: int, metadata: Mapping[str, str])
             "layout": "NCHW",
         },
         output={"name": name, "shape": list(shape), "dtype": "float32"},
-        details={"opset": OPSET},
+        details={"opset": writer.graph.opset},
         reference=reference,
     )
 
@@ -273,6 +275,7 @@ class _Graph:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.opset = OPSET
 
     def node(
         self,
@@ -299,15 +302,29 @@ class _Graph:
         """A filter's weight and bias in real numbers, for inputs of that scale; weights of ten bits
         as float32 constants."""
         if filter.weight.dtype != np.int8:
-            weight = filter.weight * filter.scale[:, None, None, None]
-            bias = filter.bias * (filter.scale * scale_in)
-            return [self.constant(value.astype(np.float32)) for value in (weight, bias)]
+            real = filter.real(scale_in)
+            return [self.constant(value) for value in (real.weight, real.bias)]
+        whole = self.constant
+        if filter.largest == LARGEST_FOUR_BITS:
+            self.opset, whole = FOUR_BITS_OPSET, self.four_bits
         # each weight with zeros of its own: ONNX Runtime cannot open the file with exact sums else
         zero = np.zeros(len(filter.scale), np.int8)
-        weight = (filter.weight, filter.scale.astype(np.float32), zero)
-        bias = (filter.bias, (filter.scale * scale_in).astype(np.float32))
-        inputs = [[self.constant(value) for value in values] for values in (weight, bias)]
-        return [self.node("DequantizeLinear", names, attributes={"axis": 0}) for names in inputs]
+        scales = [filter.scale.astype(np.float32), (filter.scale * scale_in).astype(np.float32)]
+        weight = [whole(filter.weight), self.constant(scales[0]), whole(zero)]
+        bias = [self.constant(filter.bias), self.constant(scales[1])]
+        along = {"axis": 0}
+        return [self.node("DequantizeLinear", ends, attributes=along) for ends in (weight, bias)]
+
+    def four_bits(self, value: NDArray) -> str:
+        """A constant of -8...7, two to a byte."""
+        from onnx import TensorProto
+        from onnx.helper import make_tensor
+
+        name = f"constant_{len(self.constants)}"
+        numbers = np.append(value.ravel(), np.zeros(value.size % 2)).astype(np.int8) & 15
+        pairs = (numbers[0::2] | numbers[1::2] << 4).astype(np.uint8).tobytes()
+        self.constants.append(make_tensor(name, TensorProto.INT4, value.shape, pairs, raw=True))
+        return name
 
     def to_model(
         self,
@@ -330,7 +347,7 @@ class _Graph:
         # the oldest IR version that has this opset, which older runtimes read too
         return make_model_gen_version(
             graph,
-            opset_imports=[make_opsetid("", OPSET)],
+            opset_imports=[make_opsetid("", self.opset)],
             producer_name="mobilenet",
             producer_version=version("mobilenet"),
         )

@@ -29,6 +29,7 @@ Doubles = NDArray[np.float64]
 
 LARGEST = 255  # of a tensor's value
 LARGEST_WEIGHT = 127
+LARGEST_FOUR_BITS = 7
 LARGEST_WIDE = 1023
 LARGEST_WIDE_WEIGHT = 511
 
@@ -83,8 +84,11 @@ class IntegerFilter:
 
     @property
     def largest(self) -> int:
-        """What weights are at most."""
-        return LARGEST_WEIGHT if self.weight.dtype == np.int8 else LARGEST_WIDE_WEIGHT
+        """What weights are at most; that of four bits where all weights have room in those."""
+        if self.weight.dtype != np.int8:
+            return LARGEST_WIDE_WEIGHT
+        found = np.abs(self.weight).max(initial=0)
+        return LARGEST_WEIGHT if found > LARGEST_FOUR_BITS else LARGEST_FOUR_BITS
 
     def real(self, scale_in: float) -> Filter:
         """The filter that the whole numbers stand for, where its input's scale is `scale_in`."""
@@ -176,15 +180,17 @@ def largest_at(place: Place, *, wide: Wide) -> int:
     return LARGEST_WIDE if wide is Wide.EVERYWHERE or (wide and inside) else LARGEST
 
 
-def largest_weight(name: str, source: Place, *, wide: Wide) -> int:
-    """The largest weight of the filter `name` that reads `source`."""
-    ten_bits = name == "depthwise" or source == Place.of(IMAGE)
-    return LARGEST_WIDE_WEIGHT if wide and ten_bits else LARGEST_WEIGHT
+def largest_weight(name: str, source: Place, *, wide: Wide, four_bits: bool = False) -> int:
+    """The largest weight of the filter `name` that reads `source`. `four_bits` are of all others
+    than those few that are depthwise or meet the image."""
+    if name == "depthwise" or source == Place.of(IMAGE):
+        return LARGEST_WIDE_WEIGHT if wide else LARGEST_WEIGHT
+    return LARGEST_FOUR_BITS if four_bits else LARGEST_WEIGHT
 
 
 def weight_type(largest: int) -> type[np.int8] | type[np.int16]:
     """How weights of at most that are kept."""
-    return np.int8 if largest == LARGEST_WEIGHT else np.int16
+    return np.int8 if largest <= LARGEST_WEIGHT else np.int16
 
 
 def result_scale(ranges: Mapping[Place, Affine], stage: Stage) -> float:

@@ -9,9 +9,11 @@ import numpy as np
 from ..errors import UsageError
 from ..integer.scheme import (
     LARGEST,
+    LARGEST_FOUR_BITS,
     LARGEST_WEIGHT,
     LARGEST_WIDE,
     Affine,
+    Doubles,
     IntegerFilter,
     Place,
     QuantisedProgram,
@@ -36,6 +38,7 @@ _ALLOWED = frozenset(("none", "relu", "relu6", "hard_swish", "hard_sigmoid"))
 _ADDED = frozenset(("none", "relu", "relu6"))  # behind a sum
 _TINY = 1e-20  # scales below are of a tensor or channel that is zero but for rounding
 EXACT = 2**24  # up to here the sums of float32 whole numbers are exact
+_PARTS = np.linspace(1, 0.5, 11)  # of a channel's largest weight
 _LARGEST_BIAS = 2.0**30  # leaves the sums of products room in 32 bits
 _SAMPLE = 2**16  # numbers of a tensor that a percentile is taken of, for each batch
 
@@ -96,10 +99,14 @@ def _over_batches(seen: list[Range], percentile: float) -> Range:
 
 
 def quantise(
-    program: Program, ranges: Mapping[Place, Range], *, wide: Wide = Wide.NOWHERE
+    program: Program,
+    ranges: Mapping[Place, Range],
+    *,
+    wide: Wide = Wide.NOWHERE,
+    four_bits: bool = False,
 ) -> QuantisedProgram:
     """Round a program to whole numbers, given the (least, greatest) number of each of its places;
-    with ten bits where it is to be `wide`.
+    with ten bits where it is to be `wide`, and most weights of `four_bits` if so.
 
     Raises UsageError for activations that int8 does not have, and for filters too large for ten
     bits.
@@ -111,7 +118,8 @@ def quantise(
 
     def filter_of(stage: Stage) -> IntegerFilter:
         filter = program.steps[stage.step].filters[stage.name]
-        most, products = largest_weight(stage.name, stage.source, wide=wide), filter.weight[0].size
+        most = largest_weight(stage.name, stage.source, wide=wide, four_bits=four_bits)
+        products = filter.weight[0].size
         if most > LARGEST_WEIGHT and products * LARGEST_WIDE * (most + 1) > EXACT:
             raise UsageError(
                 f"step {stage.step}, {stage.name}: sums of {products} products of ten bits each "
@@ -150,11 +158,11 @@ def affine_of(bounds: Range, largest: int = LARGEST) -> Affine:
 def quantise_filter(filter: Filter, scale_in: float, most: int = LARGEST_WEIGHT) -> IntegerFilter:
     """Weights and biases in whole numbers, for inputs of that scale.
 
-    The largest weight of an output channel becomes `most`, unless its bias is so large beside it
-    that it would leave 32 bits.
+    The largest weight of an output channel becomes `most`, or in four bits what makes the squared
+    error of its weights least; unless its bias is so large beside it that it would leave 32 bits.
     """
     weight, bias = filter.weight.astype(np.float64), filter.bias.astype(np.float64)
-    largest = np.abs(weight).max((1, 2, 3))
+    largest = np.abs(weight).max((1, 2, 3)) * (_clipped(weight) if most < LARGEST_WEIGHT else 1)
     scale = np.maximum(largest / most, np.abs(bias) / (scale_in * _LARGEST_BIAS))
     scale = np.where(scale > _TINY, scale.astype(np.float32).astype(np.float64), 1.0)
     rounded = np.rint(weight / scale[:, None, None, None])
@@ -163,6 +171,19 @@ def quantise_filter(filter: Filter, scale_in: float, most: int = LARGEST_WEIGHT)
         scale=scale,
         bias=np.rint(bias / (scale_in * scale)).astype(np.int32),
     )
+
+
+def _clipped(weight: Doubles) -> Doubles:
+    """The part of each output's largest weight (O,) at which to clip, for four bits."""
+    whole = np.abs(weight).max((1, 2, 3), keepdims=True)
+    best, least = np.ones_like(whole), np.full_like(whole, np.inf)
+    for part in _PARTS:
+        unit = np.maximum(part * whole / LARGEST_FOUR_BITS, _TINY)
+        near = np.clip(np.rint(weight / unit), -LARGEST_FOUR_BITS, LARGEST_FOUR_BITS) * unit
+        error = ((near - weight) ** 2).sum((1, 2, 3), keepdims=True)
+        best = np.where(error < least, part, best)
+        least = np.minimum(error, least)
+    return best[:, 0, 0, 0]
 
 
 def _activations(program: Program) -> dict[Place, Activation]:

@@ -202,11 +202,13 @@ def equalise(
     images: Floats,
     *,
     wide: Wide = Wide.NOWHERE,
+    four_bits: bool = False,
     advance: Advance = lambda pair: None,
 ) -> tuple[Program, dict[Pair, float | None]]:
     """The program with its pairs changed, each as far as makes the squared error of the outputs for
     images (N, 3, H, W) least when its tensors and the filters behind it are rounded, to ten bits
-    where a `wide` network is; and how far, None where that is not at all.
+    where a `wide` network is, to `four_bits` where most weights are; and how far, None where that
+    is not at all.
 
     The function in float32 is the same for all that was `seen`.
     """
@@ -217,7 +219,7 @@ def equalise(
         none = Change(factors=np.ones(channels), shifts=np.zeros(channels))
         offered = {s: equalising(seen, pair, s) for s in STRENGTHS if s or pair.linear}
         errors = {
-            strength: _error(program, runs, seen, pair, change, wide=wide)
+            strength: _error(program, runs, seen, pair, change, wide=wide, four_bits=four_bits)
             for strength, change in ((None, none), *offered.items())
         }
         best = min(errors, key=errors.__getitem__)
@@ -236,10 +238,12 @@ def _error(
     change: Change,
     *,
     wide: Wide,
+    four_bits: bool,
 ) -> float:
     """That of the outputs with the pair changed, its tensors rounded in the better of two ranges:
     to the greatest numbers met, and to the mean batch's greatest."""
-    changed = _with_rounded(change_channels(program, pair, change), pair, wide=wide)
+    moved = change_channels(program, pair, change)
+    changed = _with_rounded(moved, pair, wide=wide, four_bits=four_bits)
     start = min(index for index, _ in pair.producers)
     return min(
         sum(run.error(changed, ranges, start) for run in runs)
@@ -259,12 +263,12 @@ def _ends(seen: Statistics, change: Change, lowest: Reduce, highest: Reduce) -> 
     return float(lowest(lows)), float(highest(highs))
 
 
-def _with_rounded(program: Program, pair: Pair, *, wide: Wide) -> Program:
+def _with_rounded(program: Program, pair: Pair, *, wide: Wide, four_bits: bool) -> Program:
     """The program with the weights of the pair's consumers as int8 would have them."""
     steps = list(program.steps)
     for index, name in pair.consumers:
         filter = steps[index].filters[name]
-        most = largest_weight(name, pair.places[-1], wide=wide)
+        most = largest_weight(name, pair.places[-1], wide=wide, four_bits=four_bits)
         found = quantise_filter(filter, 1.0, most)
         weight = found.weight * found.scale[:, None, None, None]
         steps[index] = replace(

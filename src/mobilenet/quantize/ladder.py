@@ -54,6 +54,7 @@ class Workshop:
     images: Floats
     train_seconds: float
     seed: int
+    four_bits: bool = False
 
     @property
     def held_out(self) -> int:
@@ -64,33 +65,39 @@ class Workshop:
 Repair = Callable[[Draft, Workshop], tuple[Draft, str]]
 
 
-def calibrated(program: Program, images: Floats, *, wide: Wide = Wide.NOWHERE) -> Draft:
+def calibrated(
+    program: Program, images: Floats, *, wide: Wide = Wide.NOWHERE, four_bits: bool = False
+) -> Draft:
     """The network calibrated to the extremes that are met."""
     batches = np.split(images, range(_OBSERVED, len(images), _OBSERVED))
     seen = observe(program, batches)
     ranges = {place: minmax(found) for place, found in seen.items()}
-    quantised = quantise(program, ranges, wide=wide)
+    quantised = quantise(program, ranges, wide=wide, four_bits=four_bits)
     return Draft(program=program, seen=seen, ranges=ranges, quantised=quantised)
 
 
 def _wide(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
-    quantised = quantise(draft.program, draft.ranges, wide=max(Wide.INSIDE, draft.wide))
+    wide = max(Wide.INSIDE, draft.wide)
+    quantised = quantise(draft.program, draft.ranges, wide=wide, four_bits=shop.four_bits)
     did = "ten bits in the image, expanded tensors, and depthwise weights"
     return replace(draft, quantised=quantised), did
 
 
 def _maps(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
-    quantised = quantise(draft.program, draft.ranges, wide=Wide.EVERYWHERE)
+    wide = Wide.EVERYWHERE
+    quantised = quantise(draft.program, draft.ranges, wide=wide, four_bits=shop.four_bits)
     return replace(draft, quantised=quantised), "ten bits in the maps between layers too"
 
 
 def _equalise(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
     images = shop.images[-_EQUALISED:]
-    program, strengths = equalise(draft.program, draft.seen, images, wide=draft.wide)
+    program, strengths = equalise(
+        draft.program, draft.seen, images, wide=draft.wide, four_bits=shop.four_bits
+    )
     changed = [strength for strength in strengths.values() if strength is not None]
     if not changed:
         return draft, "no channels to equalise"
-    equalised = calibrated(program, shop.images, wide=draft.wide)
+    equalised = calibrated(program, shop.images, wide=draft.wide, four_bits=shop.four_bits)
     return equalised, f"{len(changed)} of {len(strengths)} places equalised"
 
 
@@ -99,7 +106,7 @@ def _ranges(draft: Draft, shop: Workshop) -> tuple[Draft, str]:
     ranges, names = choose_ranges(draft.program, draft.seen, images, wide=draft.wide)
     used = sorted(set(names.values()), key=lambda name: -list(names.values()).count(name))
     counted = ", ".join(f"{name} {list(names.values()).count(name)}" for name in used)
-    quantised = quantise(draft.program, ranges, wide=draft.wide)
+    quantised = quantise(draft.program, ranges, wide=draft.wide, four_bits=shop.four_bits)
     return replace(draft, ranges=ranges, quantised=quantised), f"ranges from {counted}"
 
 
@@ -155,7 +162,7 @@ def climb(
     drop to be at most `max_drop` points, and without what is not `portable` where that is asked
     for."""
     start = time.perf_counter()
-    draft = calibrated(program, shop.images)
+    draft = calibrated(program, shop.images, four_bits=shop.four_bits)
     gate, snr = measure(draft.quantised), snr_db(program, draft.quantised, shop)
     rungs = [_rung(CALIBRATE, "to the extremes met", snr, True, start, gate)]
     for name in REPAIRS if steps is None else steps:

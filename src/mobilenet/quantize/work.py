@@ -20,6 +20,7 @@ from ..evaluate.model import Forward, torch_forward
 from ..evaluate.paired import compare_answers
 from ..flat import Card, EngineFile, write_engine
 from ..integer import Place, QuantisedProgram
+from ..integer.scheme import LARGEST_FOUR_BITS
 from ..integer.simulate import Simulation, simulate
 from ..integer.store import encode_quantised
 from ..preprocess import ImageError
@@ -51,6 +52,7 @@ class Options:
     pictures: int
     train_seconds: float
     portable: bool
+    weight_bits: int
     limit: int | None
     skip_bad: bool
     threads: int | None
@@ -73,7 +75,10 @@ def quantise_run(run: Path, data: str, out: Path, options: Options) -> Quantisat
     )
     judge = _Judge(source, found)
     shop = Workshop(
-        images=found.calibration, train_seconds=options.train_seconds, seed=options.seed
+        images=found.calibration,
+        train_seconds=options.train_seconds,
+        seed=options.seed,
+        four_bits=options.weight_bits == 4,
     )
     program = program_of(source.network)
     draft, rungs = climb(
@@ -211,9 +216,14 @@ def _weight_bytes(program: Program) -> int:
 
 
 def _integer_bytes(quantised: QuantisedProgram) -> int:
-    """Weights of a byte, or two where they have ten bits; a bias and a scale of four a channel."""
+    """Weights of half a byte, one, or two where they have ten bits; a bias and a scale of four
+    bytes a channel."""
     filters = [filter for step in quantised.filters for filter in step.values()]
-    return sum(filter.weight.nbytes + 8 * len(filter.bias) for filter in filters)
+    halves = {LARGEST_FOUR_BITS: 1}  # of a byte, a weight
+    return sum(
+        -(-filter.weight.nbytes * halves.get(filter.largest, 2) // 2) + 8 * len(filter.bias)
+        for filter in filters
+    )
 
 
 def _write(result: Quantisation, source: Source, quantised: QuantisedProgram) -> None:
