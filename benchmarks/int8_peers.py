@@ -90,13 +90,16 @@ def _open_exactly(data: bytes, threads: int) -> Forward:
     return run
 
 
-def _ours(steps: str | None, *, portable: bool = False) -> Callable[[Opened, Options], Forward]:
+def _ours(
+    steps: str | None, *, portable: bool = False, weight_bits: int = 8
+) -> Callable[[Opened, Options], Forward]:
     """`mobilenet quantize`, and what it wrote in the engine. Without `steps` it takes those that it
     needs for a small drop on all pictures of its own validation split."""
 
     def make(opened: Opened, options: Options) -> Forward:
         subject = opened.subject
         name = (steps or "ladder").replace(",", "-") + ("-portable" if portable else "")
+        name += f"-{weight_bits}" if weight_bits != 8 else ""
         out = options.folder / f"{subject.name}-{name}-{opened.weights[:16]}"
         if not (out / "quantisation.html").exists():
             shutil.rmtree(out, ignore_errors=True)
@@ -107,6 +110,7 @@ def _ours(steps: str | None, *, portable: bool = False) -> Callable[[Opened, Opt
                 steps=steps,
                 max_drop=_MAX_DROP,
                 portable=portable,
+                weight_bits=weight_bits,
                 pictures=opened.pictures,
                 train_minutes=options.train_minutes,
                 limit=_GATE if steps else None,
@@ -194,6 +198,13 @@ METHODS: Mapping[str, Method] = {
         make=_ours(None, portable=True),
         parts=LABELLED,
         late=2,
+    ),
+    "four-bits": Method(
+        title="mobilenet, weights of four bits, post-training repair",
+        short="mobilenet, four bits",
+        make=_ours(REPAIR, weight_bits=4),
+        parts=("photographs", "trained"),
+        late=3,
     ),
     "distilled": Method(
         title="mobilenet, repair and distillation",
