@@ -195,6 +195,21 @@ def test_the_mean_of_every_channel_is_as_in_float32() -> None:
     assert np.abs(after - wanted).max() < 0.2 * np.abs(before - wanted).max()
 
 
+def test_what_a_range_clips_is_not_taken_back_from_the_rest() -> None:
+    """One number in a hundred lies far above the range of the tensor between two layers."""
+    (step,) = image_program().steps
+    program = Program(steps=(step, replace(step, sources=(1,))), outputs=(("out", 2),))
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (8, 3, 20, 20)).astype("f4")
+    rare = rng.random(images.shape) < 0.01
+    images[rare] = 50
+    quantised = quantise(program, {Place.of(0): (-50.0, 50.0), Place.of(1): (-1.0, 1.0)})
+    corrected = correct_biases(quantised, images)
+    moved = corrected.filters[0]["project"].bias - quantised.filters[0]["project"].bias
+    step = quantised.ranges[Place.of(1)].scale / quantised.ranges[Place.of(0)].scale
+    assert np.abs(moved * quantised.filters[0]["project"].scale / step).max() < 2
+
+
 def leaning() -> tuple[Program, Floats]:
     """A layer that nearest rounding gets wrong: inputs that are nearly alike, and weights of which
     all but one lie a little below the middle of two whole numbers, so that all are rounded down."""

@@ -68,12 +68,15 @@ Key = tuple[int, str]  # the step, and the filter's name in it
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Simulation:
     """A quantised program in torch. `filters` and `ranges` are used as they are at each call, so
-    that whoever repairs the network may replace them; `scales` are the weights', float64 (O,)."""
+    that whoever repairs the network may replace them; `scales` are the weights', float64 (O,).
+    Where it is not `exact`, sums are of float32 however large they are: off by a rounding now and
+    then, and several times as fast, for learning."""
 
     program: Program
     filters: dict[Key, SimulatedFilter]
     scales: Mapping[Key, np.ndarray]
     ranges: Mapping[Place, Affine]
+    exact: bool = True
 
     @classmethod
     def of(cls, quantised: QuantisedProgram) -> "Simulation":
@@ -270,7 +273,8 @@ class _Run:
         x, affine = self.maps[stage.source]
         groups = len(weight) if stage.name == "depthwise" else 1
         # sums that float32 holds exactly, in whatever order, need no float64
-        kind = torch.float32 if _most(weight, bias, affine) < _EXACT else torch.float64
+        enough = not self.simulation.exact or _most(weight, bias, affine) < _EXACT
+        kind = torch.float32 if enough else torch.float64
         top, bottom = pads(x.shape[2], weight.shape[2], stride, dilation, padding)
         left, right = pads(x.shape[3], weight.shape[3], stride, dilation, padding)
         around = (top, left)

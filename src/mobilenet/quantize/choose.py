@@ -1,6 +1,6 @@
 """Which calibrator each tensor's range is taken from: the one that disturbs the answers least."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,11 +8,10 @@ from torch import Tensor
 
 from ..integer.scheme import Affine, Place, Wide, largest_at
 from ..program import IMAGE, Floats, Program
+from ..progress import track
 from .calibrate import Range, affine_of, bounded_ranges
 from .observe import CALIBRATORS, Statistics
 from .trace import run_step
-
-Advance = Callable[[int], None]
 
 _CHUNK = 8  # pictures at once
 _ALIKE = 0.02  # of a range: candidates nearer to each other than this are one
@@ -24,7 +23,6 @@ def choose_ranges(
     images: Floats,
     *,
     wide: Wide = Wide.NOWHERE,
-    advance: Advance = lambda place: None,
 ) -> tuple[dict[Place, Range], dict[Place, str]]:
     """A range for every tensor, and the calibrator's name: for each by itself, all others left in
     float32, the one with the least squared error of the outputs for images (N, 3, H, W);
@@ -36,7 +34,7 @@ def choose_ranges(
     runs = [FloatRun(program, part) for part in chunks_of(images)]
     ranges: dict[Place, Range] = {}
     names: dict[Place, str] = {}
-    for number, place in enumerate(sorted(seen)):
+    for place in track(sorted(seen), desc="ranges", unit="tensor"):
         offered = _distinct({name: found[place] for name, found in candidates.items()})
         most = largest_at(place, wide=wide)
         errors = {
@@ -47,7 +45,6 @@ def choose_ranges(
         }
         names[place] = min(errors, key=errors.__getitem__)
         ranges[place] = offered[names[place]]
-        advance(number)
     return ranges, names
 
 

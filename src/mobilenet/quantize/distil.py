@@ -2,8 +2,8 @@
 
 Batch norms are folded with the statistics that the float network was trained to, and stay so: a
 short training has no better ones to offer (Krishnamoorthi 2018, arXiv 1806.08342, 3.2, freezes them
-for its last steps). Weights and biases are learned through the exact int8 arithmetic, scales and
-ranges are kept. Of the last weights and their moving average those are kept whose answers to
+for its last steps). Weights and biases are learned through the int8 arithmetic, scales and ranges
+are kept. Of the last weights and their moving average those are kept whose answers to
 pictures held out are nearer to the float network's; what does not help is dropped.
 """
 
@@ -132,7 +132,7 @@ class _Student:
             key: self.filter(self.weights[key], self.shifts[key], key) for key in self.weights
         }
         x = images.contiguous(memory_format=torch.channels_last)
-        return replace(self.simulation, filters=filters)(x)[LOGITS]
+        return replace(self.simulation, filters=filters, exact=False)(x)[LOGITS]
 
     def hardened(self, values: "dict[tuple[str, Key], Tensor] | None" = None) -> QuantisedProgram:
         """The network with the weights as they are, or with these."""

@@ -29,12 +29,12 @@ from ..program import (
     Program,
     Step,
 )
+from ..progress import track
 from .calibrate import Range, affine_of, quantise_filter
 from .choose import FloatRun, chunks_of
 from .observe import Statistics
 
 Key = tuple[int, str]  # the step, and the filter's name in it
-Advance = Callable[[int], None]
 Reduce = Callable[[Doubles], float]
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0)  # exponents of what would make all channels equal
@@ -203,7 +203,6 @@ def equalise(
     *,
     wide: Wide = Wide.NOWHERE,
     four_bits: bool = False,
-    advance: Advance = lambda pair: None,
 ) -> tuple[Program, dict[Pair, float | None]]:
     """The program with its pairs changed, each as far as makes the squared error of the outputs for
     images (N, 3, H, W) least when its tensors and the filters behind it are rounded, to ten bits
@@ -214,7 +213,7 @@ def equalise(
     """
     runs = [FloatRun(program, part) for part in chunks_of(images)]
     changed, strengths = program, {}
-    for number, pair in enumerate(pairs(program)):
+    for pair in track(tuple(pairs(program)), desc="equalising", unit="place"):
         channels = len(seen[pair.places[0]].lows[0])
         none = Change(factors=np.ones(channels), shifts=np.zeros(channels))
         offered = {s: equalising(seen, pair, s) for s in STRENGTHS if s or pair.linear}
@@ -226,7 +225,6 @@ def equalise(
         strengths[pair] = best
         if best is not None:
             changed = change_channels(changed, pair, offered[best])
-        advance(number)
     return changed, strengths
 
 

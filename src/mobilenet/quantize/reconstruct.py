@@ -22,6 +22,7 @@ from ..integer.scheme import (
 )
 from ..integer.simulate import SimulatedFilter, Simulation, round_through
 from ..program import Floats, Step
+from ..progress import track
 from .walk import in_chunks, simulated, walk
 
 Report = Callable[[int, float], None]  # a step, and its error as a part of what it was
@@ -58,7 +59,8 @@ def reconstruct(
     filters = [dict(step) for step in quantised.filters]
     torch.manual_seed(options.seed)
     held = max(1, round(len(images) * options.held_out))
-    for visit in walk(quantised, images):
+    steps = len(quantised.program.steps)
+    for visit in track(walk(quantised, images), total=steps, desc="rounding", unit="block"):
         block = _Block(visit.simulation, visit.index, filters[visit.index])
         left = block.learn(visit.inputs, visit.target, held, options)
         filters[visit.index] = dict(block.filters)
@@ -73,6 +75,7 @@ class _Block:
         self, simulation: Simulation, index: int, filters: dict[str, IntegerFilter]
     ) -> None:
         self.simulation = simulation
+        self.learning = replace(simulation, exact=False)  # with the same filters
         self.index = index
         self.step = simulation.program.steps[index]
         self.filters = filters
@@ -96,7 +99,7 @@ class _Block:
             chosen = held + torch.randint(len(target) - held, (count,))
             for name, filter in soft.items():
                 self.put(name, filter.filter())
-            found = self.real([x[chosen] for x in inputs])
+            found = self.real([x[chosen] for x in inputs], self.learning)
             loss = ((found - target[chosen]) ** 2).mean() / first
             done = iteration / options.iterations
             if done >= _FREE:
@@ -131,16 +134,17 @@ class _Block:
     def put(self, name: str, filter: SimulatedFilter) -> None:
         self.simulation.filters[self.index, name] = filter
 
-    def real(self, inputs: list[Tensor]) -> Tensor:
+    def real(self, inputs: list[Tensor], simulation: Simulation) -> Tensor:
         """The output in real numbers."""
-        ranges = self.simulation.ranges
-        found = self.simulation.run_step(self.index, inputs)
+        ranges = simulation.ranges
+        found = simulation.run_step(self.index, inputs)
         return found * ranges[self.out].scale if self.out in ranges else found
 
     def error(self, inputs: list[Tensor], target: Tensor, count: int) -> float:
         """The mean squared error of the output for the first `count` pictures."""
         with torch.no_grad():
-            found = in_chunks(lambda *x: self.real(list(x)), [x[:count] for x in inputs])
+            part = [x[:count] for x in inputs]
+            found = in_chunks(lambda *x: self.real(list(x), self.simulation), part)
             return float(((found - target[:count]) ** 2).mean())
 
     def pictures(self, inputs: list[Tensor]) -> int:

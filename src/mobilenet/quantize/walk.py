@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..integer import IntegerFilter, QuantisedProgram
+from ..integer import Affine, IntegerFilter, Place, QuantisedProgram
 from ..integer.simulate import SimulatedFilter, Simulation
 from ..program import IMAGE, Floats
 from .trace import run_step
@@ -18,8 +18,9 @@ _CHUNK = 8  # pictures at once
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visit:
     """A step that has filters: what the int8 network gives it (values minus zero; the image's
-    too), and what it should answer in float32, both (N, C, H, W). Whoever visits may replace
-    `simulation.filters` of the step; the walk goes on with them."""
+    too), and what it should answer in float32, both (N, C, H, W). The latter within the range of
+    the step's output: what that clips is not to be had back, and to aim at it would spoil the rest.
+    Whoever visits may replace `simulation.filters` of the step; the walk goes on with them."""
 
     simulation: Simulation
     index: int
@@ -40,7 +41,8 @@ def walk(quantised: QuantisedProgram, images: Floats) -> Iterator[Visit]:
         )
         inputs = [given[source] for source in step.sources]
         if step.filters:
-            yield Visit(simulation=simulation, index=index, inputs=inputs, target=target)
+            held = _within(target, quantised.ranges.get(Place.of(index + 1)))
+            yield Visit(simulation=simulation, index=index, inputs=inputs, target=held)
         if index + 1 in read:
             real[index + 1] = target
             given[index + 1] = in_chunks(
@@ -49,6 +51,13 @@ def walk(quantised: QuantisedProgram, images: Floats) -> Iterator[Visit]:
         for source in set(step.sources):
             if all(source not in later.sources for later in program.steps[index + 1 :]):
                 del real[source], given[source]
+
+
+def _within(target: Tensor, range_: Affine | None) -> Tensor:
+    if range_ is None:
+        return target
+    ends = (-range_.zero * range_.scale, (range_.largest - range_.zero) * range_.scale)
+    return target.clamp(*ends)
 
 
 def simulated(filter: IntegerFilter) -> SimulatedFilter:
