@@ -1,7 +1,8 @@
 """mobilenet: a folder of images in; a small, fast, proven vision model out.
 
-Every verb of the command line is a function of the same name here, with the same options. Names
-are imported when they are first used, so that importing the package costs next to nothing.
+Every verb of the command line is a function of the same name here, with the same options (`import`,
+a name that Python keeps for itself, is `import_model`). Names are imported when they are first
+used, so that importing the package costs next to nothing.
 """
 
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     )
     from .evaluate import evaluate
     from .export import export
+    from .import_model import import_model
     from .info import info
     from .models import MODELS, ModelSpec, create
     from .predict import predict
@@ -56,6 +58,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "import_model",
     "info",
     "load",
     "predict",
@@ -72,6 +75,7 @@ _VERBS = frozenset(
         "doctor",
         "evaluate",
         "export",
+        "import_model",
         "info",
         "predict",
         "preprocess",

@@ -21,11 +21,15 @@ VERBS = {
     "train": "Train a MobileNet on labelled images, from ImageNet weights or from scratch.",
     "evaluate": "Measure a run or an exported artifact on labelled images.",
     "predict": "Name what is on pictures.",
+    "import": "Make a run of a MobileNet made elsewhere, and check that it answers alike.",
     "quantize": "Make an int8 network of a float one, and repair it until it answers as well.",
     "export": "Convert a trained run to a model file that other runtimes read, and prove it.",
     "verify": "Compare an exported file with its run on labelled pictures; write certificate.json.",
     "benchmark": "Time a model with several runtimes, in turns, NumPy arrays in and out.",
 }
+
+# what Python calls a verb whose name it keeps for itself
+FUNCTIONS = {"import": "import_model"}
 
 _RAISES = re.compile(r"(?:(?<=\n)|(?<=\. ))Raises [A-Z][^:]*?\.\s*?(?=\n\n|\Z)", re.S)
 
@@ -66,7 +70,7 @@ def _main(arguments: list[str]) -> None:
     import tyro  # here, so that the overview does not wait for it
 
     as_json, run = tyro.cli(
-        _with_json(getattr(mobilenet, name)),
+        _with_json(getattr(mobilenet, FUNCTIONS.get(name, name))),
         prog=f"mobilenet {name}",
         args=options,
         config=(
