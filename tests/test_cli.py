@@ -17,7 +17,7 @@ from mobilenet.errors import CheckpointError, UsageError
 # Adding an option is a decision: this list is what scripts rely on.
 OPTIONS = {
     "info": "model width size classes output_stride width_rule",
-    "doctor": "data seed val_fraction workers",
+    "doctor": "data seed val_fraction workers target model width",
     "train": "data out model width size weights recipe overrides epochs minutes resume skip_bad "
     "resize val_fraction limit seed threads workers device",
     "evaluate": "model data split batch_size workers threads device limit skip_bad",

@@ -1,20 +1,24 @@
-"""What is wrong with a dataset, before anything is trained; or what this machine can do."""
+"""What is wrong with a dataset, before anything is trained; what this machine can do; what of a
+network an accelerator cannot."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .checkpoint.contract import read_model_json, read_spec
 from .data import ScanReport, open_dataset, scan
 from .data.fashion_mnist import find_installed
 from .download import cache_folder
 from .errors import MissingEngine, UsageError
+from .models import parse_model_name
 from .progress import say
 from .runtime.engine import instruction_set, instruction_sets
 from .runtime.machine import Machine, inspect_machine
+from .targets import TargetReport, check_target, describe
 
 FEW = 20  # pictures of a class below which its accuracy is mostly luck
 UNEVEN = 10.0  # largest class over smallest, above which rare classes want weights
@@ -87,13 +91,14 @@ class MachineReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport:
-    """Either `data` or `machine`. `ok` is False where pictures cannot be read: exit code 1.
-    `advice`: what to do, most important first."""
+    """One of `data`, `machine` and `target`. `ok` is False where pictures cannot be read: exit
+    code 1. `advice`: what to do, most important first."""
 
     ok: bool
     advice: tuple[str, ...]
     data: ScanReport | None = None
     machine: MachineReport | None = None
+    target: TargetReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object of every field that is there."""
@@ -102,6 +107,7 @@ class DoctorReport:
     def __str__(self) -> str:
         lines = _data_lines(self.data) if self.data is not None else []
         lines += _machine_lines(self.machine) if self.machine is not None else []
+        lines += describe(self.target) if self.target is not None else []
         if self.advice:
             lines += ["", "advice", *(f"  - {line}" for line in self.advice)]
         elif self.data is not None:
@@ -115,23 +121,54 @@ def doctor(
     seed: int = 0,
     val_fraction: float = 0.1,
     workers: int = 2,
+    target: str | None = None,
+    model: str | None = None,
+    width: float | None = None,
 ) -> DoctorReport:
     """Check a dataset without training on it, or, without one, this machine.
 
-    Raises DataError where there is no dataset that can be used at all.
+    With a target: what of a network falls off its fast path, by what public documents say, and
+    what to choose instead.
+
+    Raises DataError where there is no dataset that can be used at all, UsageError for a target or
+    model that is unknown.
 
     Args:
         data: Dataset: a folder, a manifest or a known name; without it the machine is described.
         seed: Decides which pictures a val split holds where the data has none, as in training.
         val_fraction: Share of each class in that split.
         workers: Threads that read pictures.
+        target: Accelerator: edgetpu, hexagon, litert-gpu, ane, coreml, nnapi or ethos-u.
+        model: With a target: a model's name, a run folder or an exported folder.
+        width: With a model's name: width multiplier.
     """
+    if target is not None or model is not None or width is not None:
+        return _check_target(data, target, model, width)
     if data is None:
         return DoctorReport(ok=True, advice=(), machine=_inspect())
     dataset = open_dataset(data, seed=seed, val_fraction=val_fraction)
     say(f"{data}: {dataset.kind}, {len(dataset.classes)} classes")
     report = scan(dataset, workers=workers)
     return DoctorReport(ok=not report.unreadable, advice=tuple(advise(report)), data=report)
+
+
+def _check_target(
+    data: str | None, target: str | None, model: str | None, width: float | None
+) -> DoctorReport:
+    if data is not None:
+        raise UsageError("--target is about a network, not about data: leave one of them out")
+    if target is None or model is None:
+        raise UsageError("--target and --model go together")
+    if Path(model).exists():
+        if width is not None:
+            raise UsageError("--width: the folder's model has a width of its own")
+        spec = read_spec(read_model_json(model))
+    else:
+        spec = parse_model_name(model).spec
+        spec = spec if width is None else replace(spec, width=width)
+    found = check_target(target, spec)
+    instead = dict.fromkeys(finding.instead for finding in found.findings)
+    return DoctorReport(ok=True, advice=tuple(instead), target=found)
 
 
 def advise(report: ScanReport) -> Iterator[str]:
