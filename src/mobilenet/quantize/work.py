@@ -138,15 +138,11 @@ def layer_noise(
 
 def latency(program: Program, quantised: QuantisedProgram, size: int) -> Latency | None:
     """Both networks timed in the native engine; None where that was not built."""
-
-    def opened(network: Program | QuantisedProgram, precision: Precision) -> Session:
-        file = EngineFile(
-            network=network, precision=precision, height=size, width=size, card=Card()
-        )
-        return open_engine(write_engine(file), threads=1, precision=precision, batch=None)
-
     try:
-        sessions = {"float32": opened(program, "float32"), "int8": opened(quantised, "int8")}
+        sessions = {
+            "float32": _in_engine(program, "float32", size, threads=1),
+            "int8": _in_engine(quantised, "int8", size, threads=1),
+        }
     except MissingEngine:
         return None
     image = np.random.default_rng(0).standard_normal((1, 3, size, size), np.float32)
@@ -159,6 +155,23 @@ def latency(program: Program, quantised: QuantisedProgram, size: int) -> Latency
         instruction_set=sessions["int8"].version.split()[-1],
         cpu=inspect_machine().cpu,
     )
+
+
+def _in_engine(
+    network: Program | QuantisedProgram, precision: Precision, size: int, *, threads: int
+) -> Session:
+    """A network in the native engine. Raises MissingEngine."""
+    file = EngineFile(network=network, precision=precision, height=size, width=size, card=Card())
+    return open_engine(write_engine(file), threads=threads, precision=precision, batch=None)
+
+
+def _forward(quantised: QuantisedProgram, size: int) -> Forward:
+    """The logits of an int8 network: by the native engine where there is one, else by the
+    simulation, which gives the same bits many times as slowly."""
+    try:
+        return _in_engine(quantised, "int8", size, threads=torch.get_num_threads()).run
+    except MissingEngine:
+        return lambda images: simulate(quantised, images)[LOGITS][:, :, 0, 0]
 
 
 class _Judge:
@@ -187,7 +200,7 @@ class _Judge:
 
     def gate(self, quantised: QuantisedProgram) -> Gate:
         """What the last network that is measured answers is kept for `flips`."""
-        self.int8_first = self.first(lambda x: simulate(quantised, x)[LOGITS][:, :, 0, 0])
+        self.int8_first = self.first(_forward(quantised, self.source.preprocess.size))
         n = len(self.labels)
         reference, found = self.float_first == self.labels, self.int8_first == self.labels
         return Gate(
