@@ -253,7 +253,7 @@ def rising():
 def test_a_step_that_does_not_help_is_left_out(
     small_run: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = iter([10.0, 9.0, 11.0])
+    values = iter([10.0, 9.85, 11.0])
     monkeypatch.setattr(ladder, "snr_db", lambda *_: next(values))
     measured: list[QuantisedProgram] = []
 
@@ -272,6 +272,18 @@ def test_a_step_that_does_not_help_is_left_out(
     for step, given in zip(draft.program.steps, program.steps, strict=True):
         for name, filter in step.filters.items():
             np.testing.assert_array_equal(filter.weight, given.filters[name].weight)
+
+
+def test_a_step_within_the_noise_is_kept_unless_it_costs_time(
+    small_run: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([10.0, 9.95, 9.9])
+    monkeypatch.setattr(ladder, "snr_db", lambda *_: next(values))
+    program = program_of(load_model(small_run).module())
+    steps = ("wide", "maps")
+    draft, rungs = climb(program, shop, lambda _: gate_of(3.0), steps=steps, max_drop=1.0)
+    assert [rung.kept for rung in rungs] == [True, True, False]
+    assert draft.wide is Wide.INSIDE
 
 
 def test_the_steps_of_the_options_are_those_of_the_ladder() -> None:
