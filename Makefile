@@ -7,7 +7,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ENGINE := .venv/.engine
 
-.PHONY: demo test check bench bench-int8 engine engine-aarch64 engine-fuzz engine-sanitize clean
+.PHONY: demo test check bench bench-int8 engine engine-aarch64 engine-wasm engine-fuzz \
+  engine-sanitize clean
 
 demo: $(STAMP) $(ENGINE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -36,6 +37,10 @@ engine: $(STAMP)
 # For 64-bit ARM, into build/aarch64: the library, the C example and the tests
 engine-aarch64: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/engine_aarch64.sh build/aarch64
+
+# For browsers: src/mobilenet/web/mobilenet.wasm, which `mobilenet export --to web` takes
+engine-wasm:
+	bash runs/engine_wasm.sh build/wasm
 
 # also after an installation, which leaves the engine out
 $(ENGINE): CMakeLists.txt $(shell find engine -type f) $(STAMP)

@@ -114,6 +114,9 @@ const Candidate kCandidates[] = {
     {"neon_dot", neon_dot_kernels, has_dot},
     {"neon", neon_kernels, has_neon},
 #endif
+#if MOBILENET_WASM
+    {"wasm", wasm_kernels, always},
+#endif
     {"scalar", scalar_kernels, always},
 };
 constexpr int kCount = sizeof kCandidates / sizeof kCandidates[0];

@@ -174,6 +174,7 @@ const Kernels* vnni_kernels();
 const Kernels* amx_kernels();
 const Kernels* neon_kernels();
 const Kernels* neon_dot_kernels();
+const Kernels* wasm_kernels();
 
 }  // namespace mobilenet
 

@@ -17,6 +17,7 @@ from .subject import TORCH, find_subject
 __all__ = ["CAPS", "NAMES", "Benchmark", "Timing", "benchmark"]
 
 NAMES = (TORCH, *RUNTIMES)
+ASKED_FOR = ("wasm",)  # and not timed else
 # by which a runtime's instruction sets can be capped, to be set before the process starts:
 # oneDNN's is OpenVINO's and PyTorch's
 CAPS = ("ONEDNN_MAX_CPU_ISA", "MOBILENET_ENGINE_ISA")
@@ -42,7 +43,7 @@ def benchmark(
     Args:
         target: Model name (random weights), run folder or exported folder.
         runtime: Which of torch, engine, onnxruntime, openvino, litert; without it all that are
-            installed.
+            installed. Or wasm, the engine for browsers, in node on one thread.
         precision: Arithmetic of the convolutions; float32 never becomes less on the quiet, int8
             is calibrated on random images, or on those of the exported folder.
         threads: CPU threads of one inference.
@@ -60,7 +61,7 @@ def benchmark(
     skipped: dict[str, str] = {}
     wrong: dict[str, str] = {}
     try:
-        for name in runtime or NAMES:
+        for name in runtime or [name for name in NAMES if name not in ASKED_FOR]:
             try:
                 contenders[name], failed = enter(
                     subject, name, threads=threads, precision=precision

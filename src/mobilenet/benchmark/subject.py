@@ -106,7 +106,7 @@ class Subject:
             )
         if runtime == TORCH:
             return {"eager, channels-last": self._open_torch(precision)}
-        if runtime == "engine":
+        if runtime in ("engine", "wasm"):
             return {"": self._opening(runtime, precision, lambda: self.engine_file(precision))}
         if runtime == "litert" and precision == "bfloat16":
             return {"float16": self._open_litert_float16}
@@ -310,7 +310,7 @@ def _from_artifact(folder: Path, *, size: int | None, batch: int) -> Subject:
 def _files(file: ArtifactFile) -> dict[str, bytes]:
     """What lies in an exported folder, as a subject names it."""
     name = file.format
-    if name == "engine":
+    if name in ("engine", "web"):
         name = f"engine {file.precision}"
     elif name == "onnx" and file.precision == "int8":
         name = _QDQ

@@ -229,6 +229,11 @@ def _check_artifact(artifact: Section) -> None:
         artifact.take_sha256("header_sha256")
     if "fallback" in artifact.data:
         _check_file(artifact.section("fallback"))
+    if "files" in artifact.data:
+        files = artifact.section("files")
+        for name in files.data:
+            _check_name(files, name, name)
+            files.take_sha256(name)
     for end, texts in (("input", ("name", "dtype", "layout")), ("output", ("name",))):
         tensor = artifact.section(end)
         for field in texts:
@@ -240,7 +245,10 @@ def _check_artifact(artifact: Section) -> None:
 
 def _check_file(section: Section) -> None:
     section.take("format", str)
-    name = section.take("file", str)
-    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
-        raise section.error("file", f"{name!r}: expected the name of a file in this folder")
+    _check_name(section, "file", section.take("file", str))
     section.take_sha256("sha256")
+
+
+def _check_name(section: Section, field: str, name: str) -> None:
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
+        raise section.error(field, f"{name!r}: expected the name of a file in this folder")

@@ -27,6 +27,7 @@ from .golden import Golden, golden_inputs, read_golden
 from .onnx import to_onnx
 from .proof import disagreement, golden_answers, prove, tolerance_of
 from .qdq import to_qdq
+from .web import to_web
 
 if TYPE_CHECKING:
     from ..classify import Classifier
@@ -57,12 +58,13 @@ def _onnx(job: Job) -> ExportedFile:
 
 Exporter = Callable[[Job], ExportedFile]
 
-EXPORTERS: Mapping[str, Exporter] = {"onnx": _onnx, "engine": to_engine}
+EXPORTERS: Mapping[str, Exporter] = {"onnx": _onnx, "engine": to_engine, "web": to_web}
 PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "onnx": ("float32", "int8"),
     "engine": ("float32", "bfloat16", "int8"),
+    "web": ("float32", "bfloat16", "int8"),
 }
-SAMPLES = {"onnx": "predict.py", "engine": "predict_engine.py"}
+SAMPLES = {"onnx": "predict.py", "engine": "predict_engine.py", "web": "predict_engine.py"}
 
 
 def export(
@@ -81,10 +83,11 @@ def export(
 
     Args:
         run: Run folder that `train` or `quantize` wrote.
-        to: Format of the file; onnx, or engine for mobilenet's own native engine.
+        to: Format of the file; onnx, engine for mobilenet's own native engine, or web for a page
+            that runs offline from any static host.
         out: Folder for the model file, model.json, golden.npz and predict.py.
         precision: What the file computes in; without it int8 for what `quantize` wrote, else
-            float32. bfloat16 is the engine's alone.
+            float32. bfloat16 is the engine's and the page's alone.
         weights: What a float32 ONNX file stores its weights in, to be smaller: float16 or bfloat16
             (half the size), int8 (a quarter; a scale for each channel). No faster.
         calibrate: Dataset whose training pictures int8 takes its ranges from, for a run that
@@ -188,6 +191,8 @@ def _write(
     sha256 = hashlib.sha256(made.data).hexdigest()
     write_atomically(out / made.file, made.data)
     write_atomically(out / GOLDEN_FILE, golden_data)
+    for name, content in made.beside.items():
+        write_atomically(out / name, content)
     sample = files(__name__) / "samples" / SAMPLES[made.format]
     write_atomically(out / "predict.py", sample.read_bytes())
     section = {
@@ -199,6 +204,7 @@ def _write(
         "input": dict(made.input),
         "output": dict(made.output),
         **made.details,
+        **({"files": _hashes(made.beside)} if made.beside else {}),
         "golden": {
             "file": GOLDEN_FILE,
             "sha256": hashlib.sha256(golden_data).hexdigest(),
@@ -230,6 +236,10 @@ def _write(
         sha256=sha256,
         fallback=fallback and out / fallback.file,
     )
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
 def _metadata(contract: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What an exporter is given, what it makes, and what `export` reports of the folder it wrote."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +34,8 @@ class Job:
 class ExportedFile:
     """A model file in memory. `format` is a key of `runtime.FORMATS`; `input` and `output` give
     name, shape, dtype (and layout) as `model.json` states them; `details` what else is known.
-    `reference` is what the file must compute; None: what the network in torch does."""
+    `reference` is what the file must compute; None: what the network in torch does. `beside` are
+    further files of the folder, which running it needs."""
 
     format: str
     file: str
@@ -44,6 +45,7 @@ class ExportedFile:
     details: Mapping[str, Any]
     precision: Precision = "float32"
     reference: Reference | None = None
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

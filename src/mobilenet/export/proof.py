@@ -1,6 +1,7 @@
 """The proof of an exported file: run by its own runtime on the golden images, it answers as it
 must."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..integer import LARGEST, Place, QuantisedProgram
 from ..preprocess import Preprocess
 from ..program import IMAGE, LOGITS
 from ..progress import say
-from ..runtime import FORMATS, RUNTIMES, Floats
+from ..runtime import FORMATS, RUNTIMES, Floats, Session
 from .artifact import ExportedFile, Proof, Reference
 from .engine import run_file
 from .golden import Golden, golden_images, golden_inputs
@@ -49,7 +50,7 @@ def tolerance_of(made: ExportedFile, quantised: QuantisedProgram | None, golden:
         case "bfloat16":
             return BFLOAT16_TOLERANCE * float(np.abs(golden.logits).max())
         case "int8":
-            if made.format == "engine" or quantised is None:
+            if made.format in ("engine", "web") or quantised is None:
                 return 0.0
             return TOLERANCE + SWAYS * _sway(quantised, golden)
 
@@ -115,16 +116,19 @@ def prove(made: ExportedFile, golden: Golden, *, expected: Floats, tolerance: fl
 
 def _opened(made: ExportedFile) -> tuple[str, Reference]:
     """What runs the file: its first runtime, or NumPy for an engine's file where there is none."""
-    name = FORMATS[made.format][0]
-    try:
-        session = RUNTIMES[name](made.data, threads=1, precision=made.precision, batch=None)
-    except MissingEngine as error:
-        say(f"{made.file} is checked by NumPy, for {error}")
-        return f"numpy {np.__version__}", lambda images: run_file(made.data, images)
-    return (
-        f"{session.runtime} {session.version}",
-        lambda images: session.run(session.laid_out(images)),
-    )
+    for name in FORMATS[made.format]:
+        try:
+            session = RUNTIMES[name](made.data, threads=1, precision=made.precision, batch=None)
+        except MissingEngine as error:
+            say(f"{made.file} is not checked by {name}: {error}")
+            continue
+        return f"{session.runtime} {session.version}", partial(_run, session)
+    say(f"{made.file} is checked by NumPy")
+    return f"numpy {np.__version__}", partial(run_file, made.data)
+
+
+def _run(session: Session, images: Floats) -> Floats:
+    return session.run(session.laid_out(images))
 
 
 def _cosine(a: Floats, b: Floats) -> float:

@@ -58,6 +58,11 @@ class ArtifactFile:
         """Of the run's weights that were exported."""
         return self.contract["weights"]["sha256"]
 
+    def beside(self, name: str) -> bytes:
+        """A further file of the folder. Raises CheckpointError where it is another than was
+        exported."""
+        return read_hashed(self.folder / name, self.description["files"][name])
+
     def fallback(self) -> "ArtifactFile | None":
         """The file beside this one that runs where this one's runtime is not installed, if any.
 
@@ -107,6 +112,8 @@ def read_artifact(folder: str | Path) -> ArtifactFile:
         _check_hash(path, data[:ENGINE_HEADER], description["header_sha256"])
     else:
         data = read_hashed(path, description["sha256"])
+    for name, sha256 in description.get("files", {}).items():
+        read_hashed(folder / name, sha256)
     return ArtifactFile(folder=folder, contract=contract, description=description, data=data)
 
 

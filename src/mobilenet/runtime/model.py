@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from ..errors import CheckpointError, MissingDependency, UsageError
 from ..preprocess import Preprocess, preprocess
 from ..progress import say
 from .artifact import ArtifactFile, read_artifact
-from .sessions import FORMATS, RUNTIMES, Floats, Session, usable_cores
+from .sessions import FORMATS, RUNTIMES, Floats, Opener, Session, usable_cores
 
 if TYPE_CHECKING:
     from ..preprocess import Source
@@ -104,7 +105,7 @@ def _open(file: ArtifactFile, runtime: str | None, threads: int) -> tuple[Artifa
     missing: list[MissingDependency] = []
     for name in _choices(file, runtime):
         try:
-            return file, RUNTIMES[name](
+            return file, _opener(file, name)(
                 file.data, threads=threads, precision=file.precision, batch=None
             )
         except MissingDependency as error:
@@ -116,6 +117,16 @@ def _open(file: ArtifactFile, runtime: str | None, threads: int) -> tuple[Artifa
         raise missing[0]
     say(f"{missing[0]}; {fallback.path.name} is run in its place")
     return _open(fallback, None, threads)
+
+
+def _opener(file: ArtifactFile, name: str) -> Opener:
+    """A runtime; where the folder has a compiled engine of its own, with that."""
+    if name != "wasm":
+        return RUNTIMES[name]
+    from ..web import ENGINE
+    from .wasm import open_wasm
+
+    return partial(open_wasm, engine=file.beside(ENGINE))
 
 
 def _choices(file: ArtifactFile, runtime: str | None) -> Sequence[str]:

@@ -89,6 +89,13 @@ def open_engine(data: Data, *, threads: int, precision: Precision, batch: int | 
     )
 
 
+def open_web(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
+    """Open an engine file with this package's engine for browsers; see `wasm.open_wasm`."""
+    from .wasm import open_wasm
+
+    return open_wasm(data, threads=threads, precision=precision, batch=batch)
+
+
 def open_onnxruntime(
     data: Data, *, threads: int, precision: Precision, batch: int | None
 ) -> Session:
@@ -265,9 +272,11 @@ RUNTIMES: Mapping[str, Opener] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
     "litert": open_litert,
+    "wasm": open_web,
 }
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "engine": ("engine",),
     "onnx": ("onnxruntime", "openvino"),
     "litert": ("litert",),
+    "web": ("wasm", "engine"),
 }
