@@ -171,11 +171,15 @@ def measure_all(bench: Bench, cells: list[Cell], results: int8_page.Results) -> 
 
 
 def kept(bench: Bench, cells: list[Cell]) -> Iterator[dict[str, Any]]:
-    """Cells that were measured before, whichever weights they are of."""
+    """Cells that were measured before, on what the float network was last measured on."""
     for cell in cells:
-        path = bench.store.folder / f"{cell.name}.json"
-        if path.exists():
-            yield int8_page.read_cell(path)
+        real = Cell(subject=cell.subject, method=FLOAT)
+        paths = [bench.store.folder / f"{one.name}.json" for one in (cell, real)]
+        if not all(path.exists() for path in paths):
+            continue
+        of, wanted = (int8_page.read_settings(path) for path in paths)
+        if of == wanted:
+            yield int8_page.read_cell(paths[0])
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -44,6 +44,11 @@ def read_cell(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())["result"]
 
 
+def read_settings(path: Path) -> Any:
+    """What a cell was measured on: the float weights, and how many pictures."""
+    return json.loads(path.read_text())["settings"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """A cell beside its float network. Without labels `drop` is of the answers that changed."""

@@ -175,8 +175,7 @@ METHODS: Mapping[str, Method] = {
         title="mobilenet, post-training repair",
         short="mobilenet, repaired",
         make=_ours(REPAIR),
-        parts=("photographs",),
-        late=1,
+        late=2,
     ),
     "portable": Method(
         title="mobilenet, post-training repair, eight bits throughout",
