@@ -229,8 +229,8 @@ def _check_artifact(artifact: Section) -> None:
         artifact.take_sha256("header_sha256")
     if "fallback" in artifact.data:
         _check_file(artifact.section("fallback"))
-    if "files" in artifact.data:
-        files = artifact.section("files")
+    if "beside" in artifact.data:
+        files = artifact.section("beside")
         for name in files.data:
             _check_name(files, name, name)
             files.take_sha256(name)

@@ -204,7 +204,7 @@ def _write(
         "input": dict(made.input),
         "output": dict(made.output),
         **made.details,
-        **({"files": _hashes(made.beside)} if made.beside else {}),
+        **({"beside": _hashes(made.beside)} if made.beside else {}),
         "golden": {
             "file": GOLDEN_FILE,
             "sha256": hashlib.sha256(golden_data).hexdigest(),

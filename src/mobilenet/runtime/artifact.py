@@ -61,7 +61,7 @@ class ArtifactFile:
     def beside(self, name: str) -> bytes:
         """A further file of the folder. Raises CheckpointError where it is another than was
         exported."""
-        return read_hashed(self.folder / name, self.description["files"][name])
+        return read_hashed(self.folder / name, self.description["beside"][name])
 
     def fallback(self) -> "ArtifactFile | None":
         """The file beside this one that runs where this one's runtime is not installed, if any.
@@ -112,7 +112,7 @@ def read_artifact(folder: str | Path) -> ArtifactFile:
         _check_hash(path, data[:ENGINE_HEADER], description["header_sha256"])
     else:
         data = read_hashed(path, description["sha256"])
-    for name, sha256 in description.get("files", {}).items():
+    for name, sha256 in description.get("beside", {}).items():
         read_hashed(folder / name, sha256)
     return ArtifactFile(folder=folder, contract=contract, description=description, data=data)
 
