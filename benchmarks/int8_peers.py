@@ -21,7 +21,7 @@ from mobilenet.benchmark.quantised import nncf, qdq, qdq_default
 from mobilenet.evaluate.model import Forward
 from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer.store import load_quantised
-from mobilenet.runtime import Floats
+from mobilenet.runtime import Floats, unpack
 from mobilenet.runtime.sessions import open_engine, open_onnxruntime
 
 EVERYWHERE: tuple[Part, ...] = ("photographs", "trained", "hostile")
@@ -74,14 +74,15 @@ def _open_exactly(data: bytes, threads: int) -> Forward:
     import openvino
 
     core = openvino.Core()
-    end = data.index(b"</net>") + len(b"</net>\n")
+    files = unpack(data)
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": "f32",
         "LP_TRANSFORMS_MODE": "NO",
     }
-    model = core.compile_model(core.read_model(data[:end], data[end:]), "CPU", settings)
+    read = core.read_model(files["model.xml"], files["model.bin"])
+    model = core.compile_model(read, "CPU", settings)
     request = model.create_infer_request()
 
     def run(images: Floats) -> Floats:

@@ -43,6 +43,32 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) ->
 
 
 @pytest.fixture(scope="session")
+def small_int8(small_run: Path, pictures: list[Path]) -> Path:
+    """`small_run` in int8, calibrated on `pictures`, in a folder beside it."""
+    from mobilenet.checkpoint import load_model, save_model
+    from mobilenet.integer.store import encode_quantised
+    from mobilenet.preprocess import Preprocess, preprocess
+    from mobilenet.program import program_of
+    from mobilenet.quantize import quantise_program
+
+    loaded = load_model(small_run)
+    network, contract = loaded.module(), Preprocess.from_dict(loaded.preprocess)
+    images = np.stack([preprocess(path, contract) for path in pictures])
+    quantised = quantise_program(program_of(network), [images])
+    run = small_run.parent / "int8"
+    save_model(
+        run,
+        loaded.spec,
+        network.state_dict(),
+        preprocess=loaded.preprocess,
+        labels=loaded.labels,
+        provenance=loaded.provenance,
+        quantised=encode_quantised(quantised),
+    )
+    return run
+
+
+@pytest.fixture(scope="session")
 def small_export(small_run: Path) -> Path:
     """`small_run` exported to ONNX, in a folder beside it. Copy it before changing it."""
     from mobilenet.export import export

@@ -31,6 +31,12 @@ from .runtime import Floats, Machine, Model, inspect_machine, load
 FILE = "certificate.json"
 BATCH = 16
 READERS = 2
+# fmt: off
+VERSIONED = (
+    "mobilenet", "numpy", "pillow", "onnxruntime", "openvino", "ai-edge-litert", "executorch",
+    "ncnn", "torch",
+)
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +76,9 @@ class Certificate:
 
     `ok` needs the golden check and a drop of at most `max_drop` points; `problems` says what
     failed. Without the float run there is no `comparison`, so that the gate cannot hold.
-    `data_sha256` is of the labels and stored bytes of the pictures, in order.
+    `data_sha256` is of the labels and stored bytes of the pictures, in order. `convolutions` counts
+    those that really ran in which precision, where the runtime tells; `not_involved` names the
+    hardware that the file is meant for and that had no part in this.
     """
 
     ok: bool
@@ -89,6 +97,8 @@ class Certificate:
     weights_sha256: str
     runtime: str
     precision: str
+    convolutions: Mapping[str, int]
+    not_involved: str | None
     threads: int
     versions: Mapping[str, str]
     machine: Machine
@@ -119,11 +129,16 @@ class Certificate:
             f"golden    {golden.images} images: logits within {golden.max_logit_error:.2g} "
             f"(accepted {golden.logit_tolerance:g}), inputs within {golden.max_input_error:.2g}",
             f"measured  {self.n} images, split {self.split} of {self.data}, "
-            f"{self.runtime} in {self.precision}",
+            f"{self.runtime} in {self.precision}{self._counts()}",
+            *([f"not run   {self.not_involved}"] if self.not_involved else []),
             f"gate      {'holds' if self.ok else 'FAILS'}: drop at most {self.max_drop:g} points"
             + "".join(f"\n          {problem}" for problem in self.problems),
         ]
         return "\n".join(lines)
+
+    def _counts(self) -> str:
+        counts = ", ".join(f"{count} in {name}" for name, count in self.convolutions.items())
+        return f" (convolutions: {counts})" if counts else ""
 
 
 def verify(
@@ -146,7 +161,8 @@ def verify(
         max_drop: Percentage points of accuracy that the file may lose.
         split: Part of the data; "all": every image of data that has no splits. Without it test if
             there is one, else val.
-        runtime: What runs the file: onnxruntime or openvino; without it the first installed.
+        runtime: What runs the file, where several do (onnxruntime, openvino); without it the first
+            installed.
         threads: CPU threads; without it all cores.
         limit: Measure only so many images, each class in proportion.
     """
@@ -182,6 +198,8 @@ def verify(
         weights_sha256=model.file.weights_sha256,
         runtime=f"{model.session.runtime} {model.session.version}",
         precision=model.session.precision,
+        convolutions=dict(model.session.convolutions),
+        not_involved=model.session.note,
         threads=model.session.threads,
         versions=_versions(),
         machine=inspect_machine(),
@@ -255,7 +273,7 @@ def _check_golden(model: Model) -> GoldenCheck:
     # one grey level: Pillow's versions and builds may round a pixel differently
     level = 1.001 / 255 / min(model.preprocess.std)
     input_error = float(np.abs(inputs - golden.inputs).max())
-    tie = tie_of(model.session.precision)
+    tie = tie_of(model.file.precision)
     wrong = disagreement(logits, golden.logits, tolerance=tolerance, tie=tie)
     return GoldenCheck(
         ok=wrong is None and input_error <= level,
@@ -352,7 +370,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
-    for package in ("mobilenet", "numpy", "pillow", "onnxruntime", "openvino", "torch"):
+    for package in VERSIONED:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import get_args
 
 from ..errors import MobilenetError, UsageError
 from ..progress import say
@@ -27,7 +27,7 @@ def benchmark(
     target: str,
     *,
     runtime: tuple[str, ...] = (),
-    precision: Literal["float32", "bfloat16", "int8"] = "float32",
+    precision: Precision | None = None,
     threads: int = 1,
     size: int | None = None,
     width: float | None = None,
@@ -42,10 +42,12 @@ def benchmark(
 
     Args:
         target: Model name (random weights), run folder or exported folder.
-        runtime: Which of torch, engine, onnxruntime, openvino, litert; without it all that are
-            installed. Or wasm, the engine for browsers, in node on one thread.
-        precision: Arithmetic of the convolutions; float32 never becomes less on the quiet, int8
-            is calibrated on random images, or on those of the exported folder.
+        runtime: Which of torch, engine, onnxruntime, openvino, litert, or what runs an exported
+            folder's own file; without it all that are installed. Or wasm, the engine for browsers,
+            in node on one thread.
+        precision: Arithmetic of the convolutions; without it that of the exported folder, else
+            float32. float32 never becomes less on the quiet, int8 is calibrated on random images,
+            or on those of the exported folder.
         threads: CPU threads of one inference.
         size: Input pixels; without it those of the run or name, or 224.
         width: Width multiplier, with a model's name.
@@ -55,6 +57,7 @@ def benchmark(
     """
     _check_options(runtime, precision, threads=threads, batch=batch, rounds=rounds, runs=runs)
     subject = find_subject(target, size=size, width=width, batch=batch)
+    precision = precision or (subject.own.precision if subject.own is not None else "float32")
     torch = sys.modules.get("torch")  # there if the subject has a network
     torch_threads = torch.get_num_threads() if torch else 1
     contenders: dict[str, Contender] = {}
@@ -110,11 +113,17 @@ def benchmark(
 
 
 def _check_options(
-    runtime: tuple[str, ...], precision: str, *, threads: int, batch: int, rounds: int, runs: int
+    runtime: tuple[str, ...],
+    precision: str | None,
+    *,
+    threads: int,
+    batch: int,
+    rounds: int,
+    runs: int,
 ) -> None:
     if unknown := sorted(set(runtime) - set(NAMES)):
         raise UsageError(f"runtime {unknown[0]!r}: expected some of {list(NAMES)}")
-    if precision not in get_args(Precision):
+    if precision not in (None, *get_args(Precision)):
         raise UsageError(f"precision {precision!r}: expected one of {list(get_args(Precision))}")
     for name, value in (
         ("threads", threads),

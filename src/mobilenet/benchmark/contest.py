@@ -15,7 +15,7 @@ from .subject import Subject
 # gross errors only: a network with random weights answers much alike to all images, and every
 # quantiser's rounding is as large as what is left (0.78 to 0.98 was seen).
 FLOAT32_ERROR = 1e-3
-COSINES: Mapping[Precision, float] = {"bfloat16": 0.98, "int8": 0.7}
+COSINES: Mapping[Precision, float] = {"bfloat16": 0.98, "float16": 0.99, "int8": 0.7}
 
 _ROUNDS, _RUNS = 4, 10  # to choose between a runtime's configurations
 

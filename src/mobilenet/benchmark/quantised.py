@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ExportError, MissingDependency
-from ..runtime import Floats
+from ..runtime import Floats, pack
 
 # What keeps its speed in eight bits everywhere; hard-swish and the gates of squeeze-excite do not
 CONVOLUTIONS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")
@@ -124,7 +124,7 @@ def nncf(
         )
         path = Path(folder) / "model.xml"
         openvino.save_model(made, path, compress_to_fp16=False)
-        return path.read_bytes() + path.with_suffix(".bin").read_bytes()
+        return pack({file.name: file.read_bytes() for file in (path, path.with_suffix(".bin"))})
 
 
 def litert_int8(model: bytes, calibration: Floats, *, batch: int, convolutions_only: bool) -> bytes:

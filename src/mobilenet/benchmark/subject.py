@@ -20,6 +20,7 @@ from ..flat import Card, EngineFile, write_engine
 from ..integer.store import load_quantised
 from ..models import ModelSpec, create, parse_model_name
 from ..runtime import (
+    FORMATS,
     RUNTIMES,
     ArtifactFile,
     Floats,
@@ -39,6 +40,7 @@ DEFAULT_SIZE = 224
 _SEED = 0
 _CALIBRATION_IMAGES = 32
 _QDQ = "onnx QDQ"
+OWN_FILES_ONLY = ("executorch", "ncnn", "coreml")  # no file is made for them on the way
 
 
 class NotOffered(MobilenetError):
@@ -51,7 +53,8 @@ class Subject:
 
     `network` is in evaluation mode; without one `no_network` says why. `files` holds the bytes of
     model files by what they are ("onnx", "onnx QDQ"), and what is converted on the way is added
-    to it. `inputs` (batch, 3, size, size) must give the logits `expected` (batch, classes), which
+    to it. `own` is the exported folder that is timed, in its own runtime and precision as it is.
+    `inputs` (batch, 3, size, size) must give the logits `expected` (batch, classes), which
     are those of float32 unless `expected_of` names another precision.
     Ranges of eight bits are found on `calibration` (N, 3, size, size). `origin` says where the
     weights are from.
@@ -68,6 +71,7 @@ class Subject:
     expected_of: Precision
     calibration: Floats
     origin: Mapping[str, Any]
+    own: ArtifactFile | None = None
 
     def conditions(self) -> dict[str, Any]:
         """What the numbers depend on that is the subject's."""
@@ -104,6 +108,11 @@ class Subject:
                 f"there is nothing to compare float32 with: the folder holds {self.expected_of} "
                 f"answers, and {self.no_network}; try --precision {self.expected_of}"
             )
+        if self.own is not None and precision == self.own.precision and self._runs_own(runtime):
+            data = bytes(self.own.data)
+            return {"as exported": self._opening(runtime, precision, lambda: data)}
+        if runtime in OWN_FILES_ONLY:
+            raise NotOffered(f"{runtime} is timed with an exported folder that it runs")
         if runtime == TORCH:
             return {"eager, channels-last": self._open_torch(precision)}
         if runtime in ("engine", "wasm"):
@@ -117,6 +126,10 @@ class Subject:
             name: self._opening(runtime, precision, file)
             for name, file in self._quantised(runtime).items()
         }
+
+    def _runs_own(self, runtime: str) -> bool:
+        assert self.own is not None
+        return runtime in FORMATS[self.own.format]
 
     def _quantised(self, runtime: str) -> Mapping[str, Callable[[], bytes]]:
         """How to make the int8 files that a peer may run, by the name of the configuration."""
@@ -304,6 +317,7 @@ def _from_artifact(folder: Path, *, size: int | None, batch: int) -> Subject:
             "weights_sha256": file.weights_sha256,
             "artifact_sha256": file.sha256,
         },
+        own=file,
     )
 
 

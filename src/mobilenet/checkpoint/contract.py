@@ -18,7 +18,7 @@ MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = "mobilenet"
 VERSION = 1
-PRECISIONS = ("float32", "bfloat16", "int8")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 DECODING = {"classify": {"activation": "softmax"}}
 
 _LIMIT = 4 << 20  # bytes; labels for 20,000 classes take less than one MB
@@ -229,11 +229,9 @@ def _check_artifact(artifact: Section) -> None:
         artifact.take_sha256("header_sha256")
     if "fallback" in artifact.data:
         _check_file(artifact.section("fallback"))
-    if "beside" in artifact.data:
-        files = artifact.section("beside")
-        for name in files.data:
-            _check_name(files, name, name)
-            files.take_sha256(name)
+    for several in ("files", "beside"):
+        if several in artifact.data:
+            _check_files(artifact, several)
     for end, texts in (("input", ("name", "dtype", "layout")), ("output", ("name",))):
         tensor = artifact.section(end)
         for field in texts:
@@ -245,10 +243,22 @@ def _check_artifact(artifact: Section) -> None:
 
 def _check_file(section: Section) -> None:
     section.take("format", str)
-    _check_name(section, "file", section.take("file", str))
+    name = section.take("file", str)
+    if not _is_name(name):
+        raise section.error("file", f"{name!r}: expected the name of a file in this folder")
     section.take_sha256("sha256")
 
 
-def _check_name(section: Section, field: str, name: str) -> None:
-    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
-        raise section.error(field, f"{name!r}: expected the name of a file in this folder")
+def _check_files(section: Section, field: str) -> None:
+    """The hashes of several files by their paths below the folder."""
+    files = section.section(field)
+    if not files.data:
+        raise section.error(field, "expected at least one")
+    for path in files.data:
+        if not all(_is_name(part) for part in path.split("/")):
+            raise files.error(path, "expected the path of a file below this folder")
+        files.take_sha256(path)
+
+
+def _is_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")

@@ -2,7 +2,6 @@
 golden images and a usage sample."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -18,15 +17,15 @@ from ..preprocess import Preprocess
 from ..program import program_of
 from ..progress import say, track
 from ..quantize import quantise_program
-from ..runtime import Precision, usable_cores
+from ..runtime import Precision, list_sha256, usable_cores
 from .artifact import Artifact, ExportedFile, Job, Proof, Storage
-from .compact import STORAGES, with_stored_weights
+from .compact import STORAGES
 from .engine import to_engine
 from .golden import FILE as GOLDEN_FILE
 from .golden import Golden, golden_inputs, read_golden
-from .onnx import to_onnx
+from .onnx_file import to_onnx_file
+from .openvino import to_openvino
 from .proof import disagreement, golden_answers, prove, tolerance_of
-from .qdq import to_qdq
 from .web import to_web
 
 if TYPE_CHECKING:
@@ -46,25 +45,30 @@ __all__ = [
 ]
 
 
-def _onnx(job: Job) -> ExportedFile:
-    size, metadata = job.preprocess.size, _metadata(job.contract)
-    if job.quantised is not None:
-        return to_qdq(job.quantised, size=size, metadata=metadata)
-    made = to_onnx(job.classifier, size=size, metadata=metadata)
-    if job.weights == "float32":
-        return made
-    return with_stored_weights(made, job.classifier, job.weights)
-
-
 Exporter = Callable[[Job], ExportedFile]
 
-EXPORTERS: Mapping[str, Exporter] = {"onnx": _onnx, "engine": to_engine, "web": to_web}
+EXPORTERS: Mapping[str, Exporter] = {
+    "onnx": to_onnx_file,
+    "engine": to_engine,
+    "openvino": to_openvino,
+    "web": to_web,
+}
 PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "onnx": ("float32", "int8"),
     "engine": ("float32", "bfloat16", "int8"),
+    "openvino": ("float32", "int8"),
     "web": ("float32", "bfloat16", "int8"),
 }
-SAMPLES = {"onnx": "predict.py", "engine": "predict_engine.py", "web": "predict_engine.py"}
+WEIGHTS: Mapping[str, tuple[Storage, ...]] = {  # beside float32
+    "onnx": ("float16", "bfloat16", "int8"),
+    "openvino": ("float16", "bfloat16", "int8"),
+}
+SAMPLES: Mapping[str, tuple[str, ...]] = {  # of use, by format: predict.py, and what it imports
+    "onnx": ("predict_onnx.py", "picture.py"),
+    "engine": ("predict_engine.py",),
+    "openvino": ("predict_openvino.py", "picture.py"),
+    "web": ("predict_engine.py",),
+}
 
 
 def export(
@@ -83,12 +87,12 @@ def export(
 
     Args:
         run: Run folder that `train` or `quantize` wrote.
-        to: Format of the file; onnx, engine for mobilenet's own native engine, or web for a page
-            that runs offline from any static host.
-        out: Folder for the model file, model.json, golden.npz and predict.py.
+        to: Format of the file: onnx, openvino, engine for mobilenet's own native engine, or web for
+            a page that runs offline from any static host.
+        out: Folder for the model file, model.json, golden.npz and a sample of use in Python.
         precision: What the file computes in; without it int8 for what `quantize` wrote, else
             float32. bfloat16 is the engine's and the page's alone.
-        weights: What a float32 ONNX file stores its weights in, to be smaller: float16 or bfloat16
+        weights: What a float32 file stores its weights in, to be smaller: float16 or bfloat16
             (half the size), int8 (a quarter; a scale for each channel). No faster.
         calibrate: Dataset whose training pictures int8 takes its ranges from, for a run that
             `quantize` did not write.
@@ -129,8 +133,9 @@ def _check_options(
         raise UsageError(f"precision {precision!r}: --to {to} has {', '.join(PRECISIONS[to])}")
     if weights not in ("float32", *STORAGES):
         raise UsageError(f"weights {weights!r}: expected float32, {', '.join(STORAGES)}")
-    if weights != "float32" and (to, precision) != ("onnx", "float32"):
-        raise UsageError(f"--weights {weights}: goes with --to onnx --precision float32")
+    if weights != "float32" and (precision != "float32" or weights not in WEIGHTS.get(to, ())):
+        able = ", ".join(name for name, kinds in WEIGHTS.items() if weights in kinds)
+        raise UsageError(f"--weights {weights}: goes with --precision float32 and --to {able}")
     if quantised and calibrate is not None:
         raise UsageError("--calibrate: the run is int8 already, with ranges of its own")
     if not quantised and (precision == "int8") != (calibrate is not None):
@@ -163,7 +168,7 @@ def _fallback(job: Job, float_golden: Golden, golden: Golden) -> ExportedFile | 
     same = job.precision == "int8"
     expected = golden if same else float_golden
     try:
-        made = _onnx(job if same else replace(job, precision="float32"))
+        made = to_onnx_file(job if same else replace(job, precision="float32"))
         tolerance = tolerance_of(made, job.quantised, expected)
         prove(made, float_golden, expected=expected.logits, tolerance=tolerance)
     except MissingDependency as error:
@@ -188,18 +193,24 @@ def _write(
 
     make_folder(out)
     golden_data = golden.to_bytes()
-    sha256 = hashlib.sha256(made.data).hexdigest()
-    write_atomically(out / made.file, made.data)
+    sizes = sum(len(data) for data in made.files.values())
+    sha256s = {name: hashlib.sha256(data).hexdigest() for name, data in made.files.items()}
+    sha256 = list_sha256(sha256s) if made.packed else sha256s[made.file]
+    for name, data in made.files.items():
+        make_folder((out / name).parent)
+        write_atomically(out / name, data)
     write_atomically(out / GOLDEN_FILE, golden_data)
     for name, content in made.beside.items():
         write_atomically(out / name, content)
-    sample = files(__name__) / "samples" / SAMPLES[made.format]
-    write_atomically(out / "predict.py", sample.read_bytes())
+    sample, *imported = SAMPLES[made.format]
+    for name, source in (("predict.py", sample), *((each, each) for each in imported)):
+        write_atomically(out / name, (files(__name__) / "samples" / source).read_bytes())
     section = {
         "format": made.format,
         "file": made.file,
         "sha256": sha256,
-        "bytes": len(made.data),
+        **({"files": sha256s} if made.packed else {}),
+        "bytes": sizes,
         "precision": made.precision,
         "input": dict(made.input),
         "output": dict(made.output),
@@ -232,7 +243,7 @@ def _write(
         format=made.format,
         precision=made.precision,
         weights=made.details.get("weights", "float32"),
-        bytes=len(made.data),
+        bytes=sizes,
         sha256=sha256,
         fallback=fallback and out / fallback.file,
     )
@@ -240,19 +251,6 @@ def _write(
 
 def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-
-
-def _metadata(contract: Mapping[str, Any]) -> dict[str, str]:
-    """What the file itself carries, so that it can be used without its folder."""
-    from importlib.metadata import version
-
-    return {
-        "model.json": json.dumps(contract, ensure_ascii=False),
-        "labels": json.dumps(contract["labels"], ensure_ascii=False),
-        "preprocess": json.dumps(contract["preprocess"]),
-        "source.sha256": contract["weights"]["sha256"],
-        "mobilenet.version": version("mobilenet"),
-    }
 
 
 def _relative(run: Path, out: Path) -> str:

@@ -1,13 +1,15 @@
 """What an exporter is given, what it makes, and what `export` reports of the folder it wrote."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..integer import QuantisedProgram
 from ..preprocess import Preprocess
-from ..runtime import Floats, Precision
+from ..runtime import Floats, Precision, unpack
 
 if TYPE_CHECKING:
     from ..classify import Classifier
@@ -29,13 +31,24 @@ class Job:
     weights: Storage = "float32"
     quantised: QuantisedProgram | None = None
 
+    def metadata(self) -> dict[str, str]:
+        """What the file itself carries, so that it can be used without its folder."""
+        return {
+            "model.json": json.dumps(self.contract, ensure_ascii=False),
+            "labels": json.dumps(self.contract["labels"], ensure_ascii=False),
+            "preprocess": json.dumps(self.contract["preprocess"]),
+            "source.sha256": self.contract["weights"]["sha256"],
+            "mobilenet.version": version("mobilenet"),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile:
     """A model file in memory. `format` is a key of `runtime.FORMATS`; `input` and `output` give
     name, shape, dtype (and layout) as `model.json` states them; `details` what else is known.
-    `reference` is what the file must compute; None: what the network in torch does. `beside` are
-    further files of the folder, which running it needs."""
+    `reference` is what the file must compute; None: what the network in torch does. `packed`:
+    `data` is the `pack` of several files, and `file` what to open. `beside` are further files of
+    the folder, which running it needs."""
 
     format: str
     file: str
@@ -46,6 +59,12 @@ class ExportedFile:
     precision: Precision = "float32"
     reference: Reference | None = None
     beside: Mapping[str, bytes] = field(default_factory=dict)
+    packed: bool = False
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Its files by their paths below the folder."""
+        return unpack(self.data) if self.packed else {self.file: self.data}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import UsageError
 from ..flat import (
     UNSUPPORTED_RESIZE,
     Card,
@@ -99,6 +100,8 @@ def _network(
             return rounded(program)
         case "int8":
             return quantise_program(program, calibration)
+        case "float16":
+            raise UsageError("engine: a file is float32, bfloat16 or int8")
 
 
 def _reference(network: Program | QuantisedProgram, precision: Precision) -> Reference | None:

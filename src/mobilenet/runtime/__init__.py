@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from .artifact import ENGINE_HEADER, ArtifactFile, is_artifact, read_artifact, read_hashed
 from .model import Model, Prediction, load
+from .pack import list_sha256, pack, unpack
 from .sessions import (
     FORMATS,
+    PINNED,
     RUNTIMES,
     Data,
     Floats,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENGINE_HEADER",
     "FORMATS",
+    "PINNED",
     "RUNTIMES",
     "ArtifactFile",
     "Data",
@@ -33,9 +36,12 @@ __all__ = [
     "Session",
     "inspect_machine",
     "is_artifact",
+    "list_sha256",
     "load",
+    "pack",
     "read_artifact",
     "read_hashed",
+    "unpack",
     "usable_cores",
 ]
 

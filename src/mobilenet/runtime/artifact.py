@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoint.contract import read_model_json
 from ..checkpoint.strict import map_file, read_file
 from ..errors import CheckpointError
+from .pack import list_sha256, pack
 from .sessions import Data, Precision
 
 ENGINE_HEADER = 144  # bytes at the start of an engine file
@@ -21,7 +22,8 @@ class ArtifactFile:
     """The model file of an exported folder and what `model.json` says of it.
 
     `contract` is the whole of `model.json`, `description` its section "artifact", `data` the
-    bytes of the file, whose sha256 is the stated one. An engine file is mapped, and held to the
+    bytes of the file, whose sha256 is the stated one; of a model of several files their `pack`, and
+    the sha256 is that of what sha256sum prints of them. An engine file is mapped, and held to the
     sha256 of its header alone: that has a checksum of all the rest, which opening checks anyhow,
     and a sha256 of everything would double the time that opening takes.
     """
@@ -110,6 +112,10 @@ def read_artifact(folder: str | Path) -> ArtifactFile:
     if description["format"] == "engine":
         data = map_file(path, limit=_LIMIT)
         _check_hash(path, data[:ENGINE_HEADER], description["header_sha256"])
+    elif "files" in description:
+        stated = description["files"]
+        data = pack({name: read_hashed(folder / name, sha256) for name, sha256 in stated.items()})
+        _check_stated(path, list_sha256(stated), description["sha256"])
     else:
         data = read_hashed(path, description["sha256"])
     for name, sha256 in description.get("beside", {}).items():
@@ -125,7 +131,10 @@ def read_hashed(path: Path, sha256: str) -> bytes:
 
 
 def _check_hash(path: Path, data: Data, sha256: str) -> None:
-    found = hashlib.sha256(data).hexdigest()
+    _check_stated(path, hashlib.sha256(data).hexdigest(), sha256)
+
+
+def _check_stated(path: Path, found: str, sha256: str) -> None:
     if found != sha256:
         raise CheckpointError(
             f"{path}: its sha256 is {found[:16]}…, but model.json names {sha256[:16]}…: damaged or "

@@ -5,28 +5,38 @@ read again.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from mmap import mmap
 from typing import Any, Literal, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
 from ..errors import CheckpointError, MissingDependency, UsageError
+from .pack import unpack
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]  # NDArray[np.float32], whose import takes a while
 Data = bytes | mmap
-Precision = Literal["float32", "bfloat16", "int8"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Layout = Literal["NCHW", "NHWC"]
 
 LOGITS = "logits"  # of an engine file's outputs
+_SATURATES = (
+    "the integer kernels of OpenVINO: without VNNI their sums saturate at 16 bits on this CPU, so "
+    "that the file's whole numbers were computed in float32"
+)
+PINNED = ["mobilenet", "inference_precision"]  # where an OpenVINO file says how it must compute
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Session:
     """A model ready to run: `run` takes float32 images in `layout` and gives float32 logits.
 
-    One call at a time. `precision` is the one that the convolutions really use.
+    One call at a time. `precision` is the one that the convolutions really use, `convolutions` how
+    many use which, empty where the runtime does not tell. `note` says what of the machine that the
+    file is meant for was not involved.
     """
 
     runtime: str
@@ -35,6 +45,8 @@ class Session:
     layout: Layout
     threads: int
     run: Callable[[Floats], Floats]
+    convolutions: Mapping[str, int] = field(default_factory=dict)
+    note: str | None = None
 
     def laid_out(self, images: Floats) -> Floats:
         """Images (N, 3, H, W) as `run` takes them."""
@@ -105,8 +117,8 @@ def open_onnxruntime(
         import onnxruntime
     except ImportError:
         raise MissingDependency("onnxruntime", "run", "running an ONNX file") from None
-    if precision == "bfloat16":
-        raise UsageError("onnxruntime: its CPU kernels have no bfloat16 convolution")
+    if precision in ("bfloat16", "float16"):
+        raise UsageError(f"onnxruntime: its CPU kernels have no {precision} convolution")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -141,20 +153,24 @@ def open_onnxruntime(
 
 def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
     """Open an ONNX file with OpenVINO on the CPU, at `precision` and no other; or its own format:
-    the XML, and the weights right behind it.
+    the `pack` of XML and weights.
 
-    What an int8 file leaves in floating point is computed as OpenVINO prefers. Raises UsageError
-    where the CPU has no such precision, CheckpointError for bytes that are no model.
+    What an int8 file leaves in floating point is computed in float32 where the file says so, as
+    those that `export` writes, else as OpenVINO prefers. Raises UsageError where the CPU has no
+    such precision, CheckpointError for bytes that are no model.
     """
     try:
         import openvino
     except ImportError:
         raise MissingDependency("openvino", "openvino", "running with OpenVINO") from None
+    if precision == "float16":
+        raise UsageError("openvino: its CPU kernels have no float16; it is for GPUs")
     core = openvino.Core()
     if precision == "bfloat16" and "BF16" not in core.get_property(
         "CPU", "OPTIMIZATION_CAPABILITIES"
     ):
         raise UsageError("openvino: this CPU has no bfloat16 instructions")
+    note = None
     settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
@@ -168,12 +184,17 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         settings["INFERENCE_PRECISION_HINT"] = hint
     try:
         model = _read_openvino(core, bytes(data))
+        if model.has_rt_info(PINNED):
+            settings["INFERENCE_PRECISION_HINT"] = model.get_rt_info(PINNED).astype(str)
+            if precision == "int8" and not _adds_exactly():
+                settings["LP_TRANSFORMS_MODE"], note = "NO", _SATURATES
         if batch is not None:
             _, *fixed = model.input(0).partial_shape
             model.reshape([batch, *(size.get_length() for size in fixed)])
         compiled = core.compile_model(model, "CPU", settings)
-    except RuntimeError as error:
+    except (RuntimeError, BadZipFile, KeyError) as error:
         raise CheckpointError(f"openvino cannot open the model: {_brief(error)}") from error
+    found = _openvino_convolutions(compiled)
     request = compiled.create_infer_request()
 
     def run(images: Floats) -> Floats:
@@ -183,29 +204,45 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
     return Session(
         runtime="openvino",
         version=openvino.__version__.partition("-")[0],
-        precision=_openvino_precision(compiled),
+        precision="+".join(sorted(found)),
         layout="NCHW",
         threads=threads,
         run=run,
+        convolutions=found,
+        note=note,
     )
 
 
+def _adds_exactly() -> bool:
+    """Whether OpenVINO's sums of eight-bit products are exact on this CPU: those of AVX2 and
+    AVX-512 without VNNI saturate at 16 bits."""
+    from .machine import inspect_machine
+
+    machine = inspect_machine()
+    if machine.architecture not in ("x86_64", "AMD64", "i686"):
+        return True
+    return any("vnni" in name or name == "amx_int8" for name in machine.instruction_sets)
+
+
 def _read_openvino(core: Any, data: bytes) -> Any:
-    if not data.startswith(b"<?xml"):
+    if not data.startswith(b"PK"):
         return core.read_model(data)
-    end = data.index(b"</net>") + len(b"</net>\n")
-    return core.read_model(data[:end], data[end:])
+    files = unpack(data)
+    return core.read_model(files["model.xml"], files["model.bin"])
 
 
-def _openvino_precision(compiled: Any) -> str:
-    """The precisions of the compiled convolutions, several joined by "+"."""
-    found: set[str] = set()
+def _openvino_convolutions(compiled: Any) -> dict[str, int]:
+    """How many of the compiled convolutions have which precision."""
+    found: Counter[str] = Counter()
     for operation in compiled.get_runtime_model().get_ordered_ops():
         info = operation.get_rt_info()
         if "Convolution" in info["layerType"].astype(str):
-            found.add(info["runtimePrecision"].astype(str))
+            found[info["runtimePrecision"].astype(str)] += 1
     names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "u8": "int8", "i8": "int8"}
-    return "+".join(sorted({names.get(name, name) for name in found}))
+    totals: Counter[str] = Counter()
+    for name, count in found.items():
+        totals[names.get(name, name)] += count
+    return dict(sorted(totals.items()))
 
 
 def open_litert(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
@@ -222,8 +259,8 @@ def open_litert(data: Data, *, threads: int, precision: Precision, batch: int | 
         )
     except ImportError:
         raise MissingDependency("ai-edge-litert", "litert", "running a .tflite file") from None
-    if precision == "bfloat16":
-        raise UsageError("litert: XNNPACK has no bfloat16 convolution")
+    if precision in ("bfloat16", "float16"):
+        raise UsageError(f"litert: XNNPACK has no {precision} convolution here")
     try:
         interpreter = Interpreter(model_content=bytes(data), num_threads=threads)
         interpreter.allocate_tensors()
@@ -277,6 +314,7 @@ RUNTIMES: Mapping[str, Opener] = {
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "engine": ("engine",),
     "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
     "litert": ("litert",),
     "web": ("wasm", "engine"),
 }
