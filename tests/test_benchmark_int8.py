@@ -17,7 +17,7 @@ from mobilenet.benchmark.float16 import open_litert_float16
 from mobilenet.benchmark.quantised import litert_int8, nncf_performance, qdq
 from mobilenet.benchmark.subject import Opening, Subject, find_subject
 from mobilenet.errors import MissingDependency, UsageError
-from mobilenet.runtime import RUNTIMES, Floats, Precision, Session
+from mobilenet.runtime import RUNTIMES, Floats, Precision, Session, unpack
 
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="nncf is not installed")
 needs_litert = pytest.mark.skipif(
@@ -71,8 +71,10 @@ def test_a_qdq_file_is_of_unsigned_activations_and_weights_by_channel(
 @needs_nncf
 def test_nncf_gives_openvino_its_own_format(subject: Subject) -> None:
     made = nncf_performance(subject.onnx_file(), subject.calibration)
-    assert made.startswith(b"<?xml")
-    assert b"FakeQuantize" in made
+    network, weights = unpack(made).values()
+    assert network.startswith(b"<?xml")
+    assert b"FakeQuantize" in network
+    assert len(weights) > 0
     assert cosine(answers(subject, "openvino", made), subject.expected) > 0.5
 
 
