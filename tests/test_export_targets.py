@@ -8,8 +8,10 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ import pytest
 import torch
 
 from mobilenet import benchmark, evaluate, predict
-from mobilenet.checkpoint import read_model_json
-from mobilenet.errors import CheckpointError
+from mobilenet.checkpoint import read_model_json, write_model_json
+from mobilenet.errors import CheckpointError, UsageError
 from mobilenet.evaluate.model import open_model
 from mobilenet.export import export, read_golden
 from mobilenet.runtime import list_sha256, load, pack, read_artifact, unpack
@@ -40,6 +42,7 @@ class Target:
         return "-".join([self.format, *map(str, self.options.values()), *["int8"] * self.int8])
 
 
+LITERT = ("litert_torch", "ai_edge_litert")
 TARGETS = [
     Target(format="openvino", packages=("openvino",), runtime="openvino"),
     Target(
@@ -49,6 +52,12 @@ TARGETS = [
         options={"weights": "float16"},
     ),
     Target(format="openvino", packages=("openvino",), runtime="openvino", int8=True),
+    Target(format="litert", packages=LITERT, runtime="litert"),
+    Target(format="litert", packages=LITERT, runtime="litert", options={"weights": "float16"}),
+    Target(format="litert", packages=("ai_edge_litert",), runtime="litert", int8=True),
+    Target(format="executorch", packages=("executorch",), runtime="executorch"),
+    Target(format="executorch", packages=("executorch",), runtime="executorch", int8=True),
+    Target(format="ncnn", packages=("ncnn", "pnnx"), runtime="ncnn"),
 ]
 PLAIN = [target for target in TARGETS if not (target.options or target.int8)]
 
@@ -65,17 +74,21 @@ Exported = Callable[[Target], Path]
 
 
 @pytest.fixture(scope="module")
-def exported(small_run: Path, small_int8: Path) -> Exported:
+def exported(small_run: Path, small_int8: Path, dataset: Path) -> Exported:
     """Every target exported once, in a folder beside the run. Copy it before changing it."""
     made: dict[str, Path] = {}
 
     def folder(target: Target) -> Path:
         for package in target.packages:
-            pytest.importorskip(package)
+            if find_spec(package) is None:
+                pytest.skip(f"{package} is not installed")
         if str(target) not in made:
             out = small_run.parent / str(target)
             run = small_int8 if target.int8 else small_run
-            made[str(target)] = export(run, to=target.format, out=out, **target.options).path
+            options = dict(target.options)
+            if target.int8 and target.format in ("litert", "executorch"):
+                options["calibrate"] = str(dataset)
+            made[str(target)] = export(run, to=target.format, out=out, **options).path
         return made[str(target)]
 
     return folder
@@ -89,9 +102,10 @@ def dataset(
     folder = tmp_path_factory.mktemp("dataset")
     answers = predict(str(small_run), pictures, top=1, threads=1).answers
     for picture, answer in zip(pictures, answers, strict=True):
-        target = folder / "test" / answer.predictions[0].label / picture.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, target)
+        for split in ("train", "test"):
+            target = folder / split / answer.predictions[0].label / picture.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(picture, target)
     return folder
 
 
@@ -256,3 +270,237 @@ def test_openvino_says_how_many_convolutions_run_in_integers(
     fast = load(folder, threads=1).session
     assert fast.convolutions["int8"] >= convolutions - 2  # it splits some off for itself
     assert fast.note is None
+
+
+# --------------------------------------------------------------------------- LiteRT
+
+# what the tests read of metadata_schema.fbs, version 1.0.0, with every field in its place
+CARD = """
+enum FileType : byte { UNKNOWN = 0, DESCRIPTIONS, TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS }
+table File { name:string; description:string; type:FileType; }
+table Feature {}
+enum Colour : byte { UNKNOWN = 0, RGB = 1, GRAYSCALE = 2 }
+table Size { width:uint; height:uint; }
+table Image { color_space:Colour; default_size:Size; }
+union Properties { Feature, Image }
+table Range { min:int; max:int; }
+table Content { properties:Properties; range:Range; }
+table Normalization { mean:[float]; std:[float]; }
+union Options { Normalization }
+table Unit { options:Options; }
+table Stats { max:[float]; min:[float]; }
+table Tensor { name:string; description:string; dimension_names:[string]; content:Content;
+  process_units:[Unit]; stats:Stats; associated_files:[File]; }
+table Graph { name:string; description:string; inputs:[Tensor]; outputs:[Tensor]; }
+table Model { name:string; description:string; version:string; graphs:[Graph]; author:string;
+  license:string; associated_files:[File]; min_parser_version:string; }
+root_type Model;
+file_identifier "M001";
+"""
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if t.format == "litert"], ids=str)
+def test_a_tflite_file_carries_its_contract_and_labels(
+    exported: Exported, small_run: Path, tmp_path: Path, target: Target
+) -> None:
+    folder = exported(target)
+    from mobilenet.export.litert_model import metadata_of
+
+    contract = read_model_json(folder)
+    data = (folder / "model.tflite").read_bytes()
+    assert zipfile.ZipFile(folder / "model.tflite").read("labels.txt").decode().split() == [
+        *contract["labels"]
+    ]
+    carried = metadata_of(data)
+    own = json.loads(carried["model.json"])
+    assert own["labels"] == contract["labels"]
+    assert own["weights"]["sha256"] == read_model_json(small_run)["weights"]["sha256"]
+    assert b"Classifier" not in data  # nothing of the modules it was made of
+
+    flatc = shutil.which("flatc") or shutil.which("flatc", path=Path(sys.executable).parent)
+    if flatc is None:
+        pytest.skip("flatc is not installed, which reads the card")
+    (tmp_path / "card.fbs").write_text(CARD)
+    (tmp_path / "card.bin").write_bytes(carried["TFLITE_METADATA"])
+    subprocess.run(
+        [flatc, "--json", "--strict-json", "card.fbs", "--", "card.bin"], cwd=tmp_path, check=True
+    )
+    card = json.loads((tmp_path / "card.json").read_text())
+    (graph,) = card["graphs"]
+    (image,), (logits,) = graph["inputs"], graph["outputs"]
+    assert image["content"]["properties"] == {
+        "color_space": "RGB",
+        "default_size": {"width": 48, "height": 48},
+    }
+    (unit,) = image["process_units"]
+    rules = contract["preprocess"]
+    assert unit["options"]["mean"] == pytest.approx([255 * v for v in rules["mean"]])
+    assert unit["options"]["std"] == pytest.approx([255 * v for v in rules["std"]])
+    assert logits["associated_files"] == [{"name": "labels.txt", "type": "TENSOR_VALUE_LABELS"}]
+    assert (card["name"], card["min_parser_version"]) == ("mobilenet_v3_small", "1.0.0")
+
+
+def test_the_tflite_file_keeps_the_whole_numbers_of_the_run(
+    exported: Exported, small_int8: Path
+) -> None:
+    folder = exported(next(t for t in TARGETS if t.format == "litert" and t.int8))
+    from ai_edge_litert.interpreter import Interpreter
+
+    from mobilenet.integer.store import load_quantised
+
+    network = load_quantised(small_int8)
+    interpreter = Interpreter(str(folder / "model.tflite"))
+    interpreter.allocate_tensors()
+    kept = {
+        interpreter.get_tensor(tensor["index"]).tobytes()
+        for tensor in interpreter.get_tensor_details()
+        if tensor["name"].endswith("weight")
+    }
+    expected = [
+        filter.weight.transpose((1, 2, 3, 0) if name == "depthwise" else (0, 2, 3, 1)).tobytes()
+        for filters in network.filters
+        for name, filter in filters.items()
+        if name != "excite"  # whose scales are a sixth
+    ]
+    assert len(expected) > 30
+    assert kept.issuperset(expected)
+    assert set(load(folder, threads=1).session.convolutions) == {"int8"}
+
+
+def test_litert_in_int8_needs_pictures(small_int8: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--calibrate DATA"):
+        export(small_int8, to="litert", out=tmp_path)
+    with pytest.raises(UsageError, match="ranges of its own"):
+        export(small_int8, to="onnx", out=tmp_path, calibrate="nothing")
+
+
+# --------------------------------------------------------------------------- ExecuTorch
+
+
+def test_a_pte_file_carries_its_contract(exported: Exported) -> None:
+    folder = exported(next(t for t in PLAIN if t.format == "executorch"))
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(folder / "model.pte")
+    (text,) = program.load_method("contract").execute([])
+    contract = read_model_json(folder)
+    del contract["artifact"]
+    assert json.loads(text) == contract
+
+
+def test_everything_but_copies_is_run_by_xnnpack(exported: Exported) -> None:
+    for target in TARGETS:
+        if target.format == "executorch":
+            described = read_model_json(exported(target))["artifact"]
+            assert 0 <= described["outside_xnnpack"] <= 20  # one or two for each squeeze-excite
+
+
+# --------------------------------------------------------------------------- ncnn
+
+
+def test_the_contract_lies_beside_ncnns_files(exported: Exported) -> None:
+    folder = exported(next(t for t in PLAIN if t.format == "ncnn"))
+    contract = read_model_json(folder)
+    files = contract.pop("artifact")["files"]
+    assert sorted(files) == ["contract.json", "model.bin", "model.param"]
+    assert json.loads((folder / "contract.json").read_text()) == contract
+
+
+# ------------------------------------------------- what a certificate is worth: mutations of it
+
+
+def resave(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change `model.json` as one that was wrongly written would be."""
+    described = read_model_json(folder)
+    change(described)
+    write_model_json(folder, described)
+
+
+def reverse_first_filter(folder: Path) -> None:
+    """The file reads BGR for RGB."""
+    change_file(folder, lambda name, w: w[:, ::-1] if w.shape[1:] == (3, 3, 3) else w)
+
+
+def change_file(folder: Path, change: Callable[[str, np.ndarray], np.ndarray]) -> None:
+    """Change the constants of model.onnx, and state the hash that it has now."""
+    onnx = pytest.importorskip("onnx")
+    path = folder / "model.onnx"
+    model = onnx.load_from_string(path.read_bytes())
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        changed = np.ascontiguousarray(change(tensor.name, array))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+    restate(folder, model.SerializeToString())
+
+
+def change_pads(folder: Path) -> None:
+    """TensorFlow's padding for PyTorch's, in the strided convolutions."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string((folder / "model.onnx").read_bytes())
+    for node in model.graph.node:
+        given = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Conv" and list(given["strides"].ints) == [2, 2]:
+            before, _, after, _ = given["pads"].ints
+            given["pads"].ints[:] = [before - 1, before - 1, after, after]
+            given["pads"].ints[:] = [0, 0, before + after - 1, before + after - 1]
+    restate(folder, model.SerializeToString())
+
+
+def restate(folder: Path, data: bytes) -> None:
+    (folder / "model.onnx").write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    resave(folder, lambda described: described["artifact"].update(sha256=sha256))
+
+
+def wrong_eps(folder: Path, small_run: Path) -> None:
+    """The norms folded with Keras' eps for PyTorch's."""
+    from mobilenet.checkpoint import load_model
+    from mobilenet.export.onnx import to_onnx
+
+    network = load_model(small_run).module()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.eps *= 10
+    restate(folder, to_onnx(network, size=48, metadata={}).data)
+
+
+MUTATIONS: dict[str, Callable[[Path, Path], object]] = {
+    "mean": lambda folder, run: resave(
+        folder, lambda d: d["preprocess"].update(mean=[0.5, 0.456, 0.406])
+    ),
+    "std": lambda folder, run: resave(
+        folder, lambda d: d["preprocess"].update(std=[0.229, 0.224, 0.5])
+    ),
+    "filter": lambda folder, run: resave(
+        folder, lambda d: d["preprocess"].update(interpolation="bicubic")
+    ),
+    "crop": lambda folder, run: resave(folder, lambda d: d["preprocess"].update(resize=48)),
+    "padding": lambda folder, run: change_pads(folder),
+    "eps": wrong_eps,
+    "channel order": lambda folder, run: reverse_first_filter(folder),
+    "label order": lambda folder, run: resave(folder, lambda d: d["labels"].reverse()),
+    "two labels": lambda folder, run: resave(
+        folder, lambda d: d["labels"].insert(0, d["labels"].pop(1))
+    ),
+    "a bias": lambda folder, run: change_file(
+        folder,
+        lambda name, w: (
+            w + np.float32(0.01) * np.arange(7, dtype="f4")
+            if name.endswith("classifier.bias")
+            else w
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_the_certificate_catches(
+    mutation: str, small_run: Path, small_export: Path, dataset: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small_export, tmp_path / "out"))
+    assert verify(folder, str(dataset), run=small_run, threads=1, limit=16).ok
+    MUTATIONS[mutation](folder, small_run)
+    found = verify(folder, str(dataset), run=small_run, threads=1, max_drop=100, limit=16)
+    assert not found.ok
+    alone = verify(folder, str(dataset), threads=1, max_drop=100, limit=16)
+    assert [p for p in alone.problems if "no drop is known" not in p]

@@ -39,6 +39,9 @@ PACKAGES = (
     ("openvino", "openvino", "exporting to and running OpenVINO"),
     ("litert-torch", "litert", "exporting to LiteRT"),
     ("ai-edge-litert", "litert", "running LiteRT files"),
+    ("executorch", "executorch", "exporting to and running ExecuTorch"),
+    ("pnnx", "ncnn", "exporting to ncnn"),
+    ("ncnn", "ncnn", "running ncnn files"),
     ("h5py", "keras", "reading Keras weights"),
     ("pyarrow", "parquet", "Parquet manifests"),
 )

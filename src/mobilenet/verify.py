@@ -180,7 +180,7 @@ def verify(
     with _torch_network(source, model.session.threads) as forward:
         answers = _answers(model, forward, part, match_classes(dataset, exported))
     comparison = _compare(source, answers) if source is not None else None
-    problems = _problems(golden, comparison, model, max_drop)
+    problems = (*_problems(golden, comparison, model, max_drop), *_broken(model, source))
     certificate = Certificate(
         ok=not problems,
         problems=problems,
@@ -283,6 +283,26 @@ def _check_golden(model: Model) -> GoldenCheck:
         max_input_error=input_error,
         input_tolerance=level,
     )
+
+
+def _broken(model: Model, source: Path | None) -> Iterator[str]:
+    """Where the folder's contract is not that of the file in it, or of the run."""
+    stated = model.contract
+    others = []
+    if model.session.contract is not None:
+        try:
+            others.append(("the file carries", json.loads(model.session.contract)))
+        except ValueError:
+            yield "the contract that the file carries is no JSON"
+    if source is not None:
+        others.append(("the run has", read_model_json(source)))
+    for owner, contract in others:
+        for part in ("labels", "preprocess"):
+            if contract.get(part) != stated[part]:
+                yield f"model.json states other {_PARTS[part]} than {owner}"
+
+
+_PARTS = {"labels": "labels, or another order of them,", "preprocess": "preprocessing"}
 
 
 def _problems(

@@ -3,33 +3,33 @@ golden images and a usage sample."""
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..checkpoint import load_model, read_model_json, write_model_json
 from ..durable import make_folder, write_atomically
 from ..errors import MissingDependency, UsageError
-from ..integer import QuantisedProgram
 from ..integer.store import load_quantised
 from ..preprocess import Preprocess
 from ..program import program_of
 from ..progress import say, track
 from ..quantize import quantise_program
-from ..runtime import Precision, list_sha256, usable_cores
+from ..runtime import Floats, Precision, list_sha256, usable_cores
 from .artifact import Artifact, ExportedFile, Job, Proof, Storage
 from .compact import STORAGES
 from .engine import to_engine
+from .executorch import to_executorch
 from .golden import FILE as GOLDEN_FILE
 from .golden import Golden, golden_inputs, read_golden
+from .litert import to_litert
+from .litert_int8 import litert_ranges
+from .ncnn import to_ncnn
 from .onnx_file import to_onnx_file
 from .openvino import to_openvino
 from .proof import disagreement, golden_answers, prove, tolerance_of
 from .web import to_web
-
-if TYPE_CHECKING:
-    from ..classify import Classifier
 
 __all__ = [
     "EXPORTERS",
@@ -51,22 +51,34 @@ EXPORTERS: Mapping[str, Exporter] = {
     "onnx": to_onnx_file,
     "engine": to_engine,
     "openvino": to_openvino,
+    "litert": to_litert,
+    "executorch": to_executorch,
+    "ncnn": to_ncnn,
     "web": to_web,
 }
 PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "onnx": ("float32", "int8"),
     "engine": ("float32", "bfloat16", "int8"),
     "openvino": ("float32", "int8"),
+    "litert": ("float32", "int8"),
+    "executorch": ("float32", "int8"),
+    "ncnn": ("float32",),
     "web": ("float32", "bfloat16", "int8"),
 }
+FURTHER_RANGES = ("litert", "executorch")  # whose int8 rounds more tensors than ours
+
 WEIGHTS: Mapping[str, tuple[Storage, ...]] = {  # beside float32
     "onnx": ("float16", "bfloat16", "int8"),
     "openvino": ("float16", "bfloat16", "int8"),
+    "litert": ("float16",),
 }
 SAMPLES: Mapping[str, tuple[str, ...]] = {  # of use, by format: predict.py, and what it imports
     "onnx": ("predict_onnx.py", "picture.py"),
     "engine": ("predict_engine.py",),
     "openvino": ("predict_openvino.py", "picture.py"),
+    "litert": ("predict_litert.py", "picture.py"),
+    "executorch": ("predict_executorch.py", "picture.py"),
+    "ncnn": ("predict_ncnn.py", "picture.py"),
     "web": ("predict_engine.py",),
 }
 
@@ -87,15 +99,15 @@ def export(
 
     Args:
         run: Run folder that `train` or `quantize` wrote.
-        to: Format of the file: onnx, openvino, engine for mobilenet's own native engine, or web for
-            a page that runs offline from any static host.
+        to: Format of the file: onnx, openvino, litert, executorch, ncnn, engine for mobilenet's own
+            native engine, or web for a page that runs offline from any static host.
         out: Folder for the model file, model.json, golden.npz and a sample of use in Python.
         precision: What the file computes in; without it int8 for what `quantize` wrote, else
             float32. bfloat16 is the engine's and the page's alone.
         weights: What a float32 file stores its weights in, to be smaller: float16 or bfloat16
             (half the size), int8 (a quarter; a scale for each channel). No faster.
         calibrate: Dataset whose training pictures int8 takes its ranges from, for a run that
-            `quantize` did not write.
+            `quantize` did not write; LiteRT and ExecuTorch take further ranges from it always.
     """
     if to not in EXPORTERS:
         raise UsageError(f"format {to!r}: expected one of {sorted(EXPORTERS)}")
@@ -107,15 +119,15 @@ def export(
     if precision is None:
         precision = "float32" if loaded.quantised is None else "int8"
     _check_options(to, precision, weights, calibrate, quantised=loaded.quantised is not None)
-    classifier = loaded.module()
     job = Job(
-        classifier=classifier,
+        classifier=loaded.module(),
         contract=contract,
         preprocess=Preprocess.from_dict(loaded.preprocess),
         precision=precision,
         weights=weights,
-        quantised=_quantised(run, classifier, calibrate) if precision == "int8" else None,
     )
+    if precision == "int8":
+        job = _quantised(job, run, to, calibrate, quantised=loaded.quantised is not None)
     float_golden = golden_answers(job.classifier, job.preprocess)
     made = EXPORTERS[to](job)
     logits = float_golden.logits if made.reference is None else made.reference(float_golden.inputs)
@@ -136,7 +148,13 @@ def _check_options(
     if weights != "float32" and (precision != "float32" or weights not in WEIGHTS.get(to, ())):
         able = ", ".join(name for name, kinds in WEIGHTS.items() if weights in kinds)
         raise UsageError(f"--weights {weights}: goes with --precision float32 and --to {able}")
-    if quantised and calibrate is not None:
+    further = precision == "int8" and to in FURTHER_RANGES
+    if further and calibrate is None:
+        raise UsageError(
+            f"--to {to} in int8 needs --calibrate DATA: it rounds more tensors than an int8 run "
+            "has ranges for; theirs are found on the training pictures of DATA"
+        )
+    if quantised and calibrate is not None and not further:
         raise UsageError("--calibrate: the run is int8 already, with ranges of its own")
     if not quantised and (precision == "int8") != (calibrate is not None):
         raise UsageError(
@@ -145,11 +163,22 @@ def _check_options(
         )
 
 
-def _quantised(run: Path, classifier: "Classifier", data: str | None) -> QuantisedProgram:
-    """The run's int8 network; or one calibrated, to the extremes that are met, with training
-    pictures of `data`, none of which the run was measured on."""
-    if data is None:
-        return load_quantised(run)
+def _quantised(job: Job, run: Path, to: str, data: str | None, *, quantised: bool) -> Job:
+    """The job with the run's int8 network; or with one calibrated, to the extremes that are met, on
+    training pictures of `data`, none of which the run was measured on."""
+    network = load_quantised(run) if quantised else None
+    if network is None:
+        assert data is not None
+        network = quantise_program(program_of(job.classifier), _pictures(run, data))
+    if to not in FURTHER_RANGES:
+        return replace(job, quantised=network)
+    assert data is not None
+    ranges = litert_ranges(network.program, _pictures(run, data))
+    return replace(job, quantised=network, ranges=ranges)
+
+
+def _pictures(run: Path, data: str) -> Iterable[Floats]:
+    """Training pictures of a dataset, evenly over the classes, in batches (N, 3, size, size)."""
     from ..evaluate import open_model, open_split
     from ..quantize.pictures import BATCH, PICTURES, calibration_batches
 
@@ -158,8 +187,7 @@ def _quantised(run: Path, classifier: "Classifier", data: str | None) -> Quantis
     split = dataset.splits[name]
     count = min(PICTURES, len(split))
     found = calibration_batches(split, opened.preprocess, count=count, workers=usable_cores())
-    pictures = track(found, total=-(-count // BATCH), desc="calibrating")
-    return quantise_program(program_of(classifier), pictures)
+    return track(found, total=-(-count // BATCH), desc="calibrating")
 
 
 def _fallback(job: Job, float_golden: Golden, golden: Golden) -> ExportedFile | None:

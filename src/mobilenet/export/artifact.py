@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..integer import QuantisedProgram
+from ..integer import Affine, Place, QuantisedProgram
 from ..preprocess import Preprocess
 from ..runtime import Floats, Precision, unpack
 
@@ -22,7 +22,7 @@ Reference = Callable[[Floats], Floats]  # images (N, 3, H, W) to logits (N, clas
 class Job:
     """A classifier to convert. `contract` is its model.json, `preprocess` what that says of
     pictures, `weights` what they are stored in, `quantised` its int8 network where that is the
-    precision."""
+    precision, and `ranges` what a .tflite file of it needs beside its own."""
 
     classifier: "Classifier"
     contract: Mapping[str, Any]
@@ -30,6 +30,7 @@ class Job:
     precision: Precision
     weights: Storage = "float32"
     quantised: QuantisedProgram | None = None
+    ranges: Mapping[Place, Affine] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
         """What the file itself carries, so that it can be used without its folder."""

@@ -13,7 +13,7 @@ import numpy as np
 from ..flat import from_bfloat16, to_bfloat16
 from ..integer import LARGEST_WEIGHT
 from ..program import Floats
-from .artifact import ExportedFile
+from .artifact import ExportedFile, Reference
 
 if TYPE_CHECKING:
     import onnx
@@ -84,16 +84,12 @@ def with_stored_weights(made: ExportedFile, classifier: "Classifier", storage: s
     model = onnx.load_model_from_string(made.data)
     _store(model, STORAGES[storage])
     onnx.checker.check_model(model, full_check=True)
-    network = _rounded(classifier, STORAGES[storage])
-
-    def reference(images: Floats) -> Floats:
-        import torch
-
-        with torch.inference_mode():
-            return network(torch.from_numpy(images)).numpy()
-
-    details = {**made.details, "weights": storage}
-    return replace(made, data=model.SerializeToString(), details=details, reference=reference)
+    return replace(
+        made,
+        data=model.SerializeToString(),
+        details={**made.details, "weights": storage},
+        reference=rounded_network(classifier, STORAGES[storage]),
+    )
 
 
 def _store(model: "onnx.ModelProto", store: Callable[[Floats], Stored]) -> None:
@@ -120,7 +116,8 @@ def _store(model: "onnx.ModelProto", store: Callable[[Floats], Stored]) -> None:
     graph.node.extend([*nodes, *rest])
 
 
-def _rounded(classifier: "Classifier", store: Callable[[Floats], Stored]) -> "Classifier":
+def rounded_network(classifier: "Classifier", store: Callable[[Floats], Stored]) -> Reference:
+    """What a classifier answers in torch whose convolutions' weights were stored and read again."""
     import torch
 
     from ..classify import folded
@@ -130,4 +127,9 @@ def _rounded(classifier: "Classifier", store: Callable[[Floats], Stored]) -> "Cl
         for layer in network.modules():
             if isinstance(layer, torch.nn.Conv2d):
                 layer.weight.copy_(torch.from_numpy(store(layer.weight.numpy()).real))
-    return network
+
+    def reference(images: Floats) -> Floats:
+        with torch.inference_mode():
+            return network(torch.from_numpy(images)).numpy()
+
+    return reference

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 FILE = "model.tflite"
 
 _UNSIGNED = 128  # our zero less the file's
-_GATES = Affine(scale=float(np.float32(1 / LARGEST)), zero=0)  # from 0 to 1
+GATES = Affine(scale=float(np.float32(1 / LARGEST)), zero=0)  # from 0 to 1
 _LARGEST_BIAS = 2.0**30
 _FUSED: Mapping[Activation, str] = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
 
@@ -93,7 +93,7 @@ def litert_ranges(program: Program, batches: Iterable[Floats]) -> dict[Place, Af
         for place in unread:
             widen(place, shown[place])
         for place, source in residuals.items():
-            widen(_projected(place.step), shown[place] - shown[source])
+            widen(projected_place(place.step), shown[place] - shown[source])
     if not seen and (unread or residuals):
         raise UsageError("no pictures to find the ranges of a .tflite file with")
     return {place: affine_of(bounds) for place, bounds in seen.items()}
@@ -156,12 +156,12 @@ def litert_int8_bytes(
     return _Writer(network, size, extra).write(metadata)
 
 
-def _projected(step: int) -> Place:
+def projected_place(step: int) -> Place:
     """What a block projects, where a residual is added to it."""
     return Place(step, "projected")
 
 
-def _before_hard_swish(after: Affine) -> Affine:
+def before_hard_swish(after: Affine) -> Affine:
     """The range of hard-swish's argument, given that of its result: what is below -3 gives 0."""
     high = after.scale * (LARGEST - after.zero)
     return affine_of((-3.0, high if high >= 3 else (sqrt(9 + 24 * high) - 3) / 2))
@@ -268,14 +268,14 @@ class _Writer:
                     gates = self.convolve(stage, Place(index, "gates"))
                     self.multiply(self.maps[depthwise], gates, Place(index, "gated"))
                 case _ if step.residual:
-                    projected = self.convolve(stage, _projected(index))
+                    projected = self.convolve(stage, projected_place(index))
                     self.add(projected, self.maps[Place.of(step.sources[0])], out, "none")
                 case _:
                     self.convolve(stage, out)
 
     def affine(self, place: Place) -> Affine:
         if place.name == "gates":
-            return _GATES
+            return GATES
         if place not in self.ranges:
             raise UsageError(f"{place}: its range is missing; litert_ranges finds it")
         return self.ranges[place]
@@ -329,11 +329,11 @@ class _Writer:
         match stage.activation:
             case "hard_swish":
                 before = Place(target.step, f"{target.name} before hard-swish")
-                argument = _before_hard_swish(affine)
+                argument = before_hard_swish(affine)
                 y = self.filtered(operator, x, filter, window, before, argument)
                 return self.hard_swish(y, target)
             case "hard_sigmoid":
-                if affine.zero or affine.scale > _GATES.scale:
+                if affine.zero or affine.scale > GATES.scale:
                     raise ExportError(f"{target}: {affine} is no range of a hard sigmoid, 0 to 1")
                 filter = _with_hard_sigmoid(filter, x.affine.scale)
                 return self.filtered(operator, x, filter, window, target, affine)
@@ -350,7 +350,7 @@ class _Writer:
         sigmoid = _with_hard_sigmoid(identity, x.affine.scale)
         place = Place(out.step, f"{out.name} hard sigmoid")
         window = _Window(kernel=1, stride=1, dilation=1, around=(0, 0))
-        gates = self.filtered("DEPTHWISE_CONV_2D", x, sigmoid, window, place, _GATES)
+        gates = self.filtered("DEPTHWISE_CONV_2D", x, sigmoid, window, place, GATES)
         return self.multiply(x, gates, out)
 
     def filtered(
@@ -461,7 +461,7 @@ class _Graph:
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
         self.codes: dict[str, Any] = {}
-        self.buffers = [_Buffer(self.schema, b"")]  # the first is that of what is computed
+        self.buffers = [AlignedBuffer(self.schema, b"")]  # the first is that of what is computed
 
     def enum(self, kind: str, name: str) -> int:
         return getattr(getattr(self.schema, kind), name)
@@ -499,7 +499,7 @@ class _Graph:
         made.hasRank = True
         if data:
             made.buffer = len(self.buffers)
-            self.buffers.append(_Buffer(self.schema, data))
+            self.buffers.append(AlignedBuffer(self.schema, data))
         self.tensors.append(made)
         return len(self.tensors) - 1
 
@@ -551,7 +551,7 @@ class _Graph:
         for name, text in metadata.items():
             entry = schema.MetadataT()
             entry.name, entry.buffer = name, len(model.buffers)
-            model.buffers.append(_Buffer(schema, text.encode()))
+            model.buffers.append(AlignedBuffer(schema, text.encode()))
             model.metadata.append(entry)
         builder = Builder(sum(len(buffer.data) for buffer in self.buffers) + 2**16)
         builder.Finish(model.Pack(builder), b"TFL3")
@@ -563,7 +563,7 @@ class _Graph:
         return made
 
 
-class _Buffer:
+class AlignedBuffer:
     """A buffer's table, in the place of the schema's own, which does not align the data."""
 
     def __init__(self, schema: Any, data: bytes) -> None:

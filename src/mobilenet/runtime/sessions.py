@@ -35,8 +35,9 @@ class Session:
     """A model ready to run: `run` takes float32 images in `layout` and gives float32 logits.
 
     One call at a time. `precision` is the one that the convolutions really use, `convolutions` how
-    many use which, empty where the runtime does not tell. `note` says what of the machine that the
-    file is meant for was not involved.
+    many use which, empty where the runtime does not tell. `contract` is the text of model.json that
+    the file itself carries. `note` says what of the machine that the file is meant for was not
+    involved.
     """
 
     runtime: str
@@ -46,6 +47,7 @@ class Session:
     threads: int
     run: Callable[[Floats], Floats]
     convolutions: Mapping[str, int] = field(default_factory=dict)
+    contract: str | None = None
     note: str | None = None
 
     def laid_out(self, images: Floats) -> Floats:
@@ -148,6 +150,7 @@ def open_onnxruntime(
         layout="NCHW",
         threads=threads,
         run=run,
+        contract=session.get_modelmeta().custom_metadata_map.get("model.json"),
     )
 
 
@@ -170,7 +173,7 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         "CPU", "OPTIMIZATION_CAPABILITIES"
     ):
         raise UsageError("openvino: this CPU has no bfloat16 instructions")
-    note = None
+    note = contract = None
     settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
@@ -186,6 +189,7 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         model = _read_openvino(core, bytes(data))
         if model.has_rt_info(PINNED):
             settings["INFERENCE_PRECISION_HINT"] = model.get_rt_info(PINNED).astype(str)
+            contract = model.get_rt_info(["mobilenet", "model.json"]).astype(str)
             if precision == "int8" and not _adds_exactly():
                 settings["LP_TRANSFORMS_MODE"], note = "NO", _SATURATES
         if batch is not None:
@@ -209,6 +213,7 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         threads=threads,
         run=run,
         convolutions=found,
+        contract=contract,
         note=note,
     )
 
@@ -287,7 +292,52 @@ def open_litert(data: Data, *, threads: int, precision: Precision, batch: int | 
         layout="NHWC",
         threads=threads,
         run=run,
+        convolutions=_litert_convolutions(interpreter),
+        contract=_litert_contract(bytes(data)),
     )
+
+
+def _litert_contract(data: bytes) -> str | None:
+    from ai_edge_litert import schema_py_generated  # pyright: ignore[reportMissingImports]
+
+    model: Any = schema_py_generated.Model.GetRootAs(data, 0)
+    for index in range(model.MetadataLength()):
+        entry = model.Metadata(index)
+        if entry.Name() == b"model.json":
+            return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+    return None
+
+
+def _litert_convolutions(interpreter: Any) -> dict[str, int]:
+    """How many of the file's convolutions have which precision; no delegate changes it."""
+    kinds = {detail["index"]: detail["dtype"] for detail in interpreter.get_tensor_details()}
+    found = Counter(
+        np.dtype(kinds[operator["inputs"][0]]).name
+        for operator in interpreter._get_ops_details()
+        if operator["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")
+    )
+    return dict(sorted(found.items()))
+
+
+def open_executorch(
+    data: Data, *, threads: int, precision: Precision, batch: int | None
+) -> Session:
+    """Open a .pte file with ExecuTorch (XNNPACK), one image at a time."""
+    from .executorch import open_file
+
+    return open_file(data, threads=threads, precision=precision, batch=batch)
+
+
+def open_ncnn(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
+    """Open a `pack` of ncnn's two files, one image at a time."""
+    from .ncnn import open_files
+
+    return open_files(data, threads=threads, precision=precision, batch=batch)
+
+
+def one_by_one(run: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    """For files of one image: `run` takes (1, ...) and gives (1, classes)."""
+    return lambda images: np.concatenate([run(image[None]) for image in images])
 
 
 def _resize(interpreter: Any, index: int, shape: tuple[int, ...]) -> None:
@@ -309,6 +359,8 @@ RUNTIMES: Mapping[str, Opener] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
     "litert": open_litert,
+    "executorch": open_executorch,
+    "ncnn": open_ncnn,
     "wasm": open_web,
 }
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -316,5 +368,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnxruntime", "openvino"),
     "openvino": ("openvino",),
     "litert": ("litert",),
+    "executorch": ("executorch",),
+    "ncnn": ("ncnn",),
     "web": ("wasm", "engine"),
 }
