@@ -7,8 +7,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ENGINE := .venv/.engine
 
-.PHONY: demo test check bench bench-int8 engine engine-aarch64 engine-wasm engine-fuzz \
-  engine-sanitize clean
+.PHONY: demo test check bench bench-int8 engine engine-aarch64 engine-runner \
+  engine-wasm engine-fuzz engine-sanitize clean
 
 demo: $(STAMP) $(ENGINE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -37,6 +37,10 @@ engine: $(STAMP)
 # For 64-bit ARM, into build/aarch64: the library, the C example and the tests
 engine-aarch64: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/engine_aarch64.sh build/aarch64
+
+# What `--device` pushes to machines like this one; engine-aarch64 makes the one for 64-bit ARM
+engine-runner: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/engine_runner.sh build/runner
 
 # For browsers: src/mobilenet/web/mobilenet.wasm, which `mobilenet export --to web` takes
 engine-wasm:

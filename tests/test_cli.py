@@ -28,8 +28,8 @@ OPTIONS = {
         "run data out max_drop steps pictures train_minutes portable weight_bits limit skip_bad "
         "threads seed"
     ),
-    "verify": "folder data run max_drop split runtime threads limit",
-    "benchmark": "target runtime precision threads size width batch rounds runs",
+    "verify": "folder data run max_drop split runtime threads limit device cores",
+    "benchmark": ("target runtime precision threads size width batch rounds runs device cores"),
 }
 
 

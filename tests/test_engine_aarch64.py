@@ -37,12 +37,12 @@ pytestmark = [
 ]
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, **variables: str) -> str:
     done = subprocess.run(
         list(map(str, command)),
         capture_output=True,
         text=True,
-        env={**os.environ, "PATH": PATH},
+        env={**os.environ, "PATH": PATH, **variables},
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -57,10 +57,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = root / "aarch64"
     with (root / "aarch64.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "run_file").exists():
+        if not (folder / "runner-aarch64").exists():
             script = PROJECT / "runs" / "engine_aarch64.sh"
             flags = ("-DMOBILENET_WERROR=ON", "-DCMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG")
-            run("bash", script, folder, *flags)
+            folder.mkdir(exist_ok=True)
+            run("bash", script, folder, *flags, MOBILENET_RUNNERS=str(folder))
     return folder
 
 

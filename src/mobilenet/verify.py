@@ -17,6 +17,7 @@ import numpy as np
 
 from .checkpoint import load_model, read_model_json
 from .data import Split
+from .device import DeviceReport
 from .durable import write_atomically
 from .errors import CheckpointError, UsageError
 from .evaluate import SplitChoice, answer, match_classes, open_split
@@ -24,12 +25,14 @@ from .evaluate.metrics import CONFIDENCE, Estimate, wilson
 from .evaluate.model import Forward, OpenModel, torch_forward
 from .evaluate.paired import Drop, compare_answers
 from .export import disagreement, golden_inputs, read_golden
+from .export.on_device import OnDevice, open_on_device
 from .export.proof import tie_of
 from .progress import say
 from .runtime import Floats, Machine, Model, inspect_machine, load
 
 FILE = "certificate.json"
 BATCH = 16
+DEVICE_BATCH = 128  # pushed at once
 READERS = 2
 # fmt: off
 VERSIONED = (
@@ -78,7 +81,8 @@ class Certificate:
     failed. Without the float run there is no `comparison`, so that the gate cannot hold.
     `data_sha256` is of the labels and stored bytes of the pictures, in order. `convolutions` counts
     those that really ran in which precision, where the runtime tells; `not_involved` names the
-    hardware that the file is meant for and that had no part in this.
+    hardware that the file is meant for and that had no part in this. `device` is where the file
+    ran, None on this machine; `machine` is always this one.
     """
 
     ok: bool
@@ -100,6 +104,7 @@ class Certificate:
     convolutions: Mapping[str, int]
     not_involved: str | None
     threads: int
+    device: DeviceReport | None
     versions: Mapping[str, str]
     machine: Machine
     seconds: float
@@ -128,6 +133,7 @@ class Certificate:
         lines += [
             f"golden    {golden.images} images: logits within {golden.max_logit_error:.2g} "
             f"(accepted {golden.logit_tolerance:g}), inputs within {golden.max_input_error:.2g}",
+            *_device_lines(self.device),
             f"measured  {self.n} images, split {self.split} of {self.data}, "
             f"{self.runtime} in {self.precision}{self._counts()}",
             *([f"not run   {self.not_involved}"] if self.not_involved else []),
@@ -151,6 +157,8 @@ def verify(
     runtime: str | None = None,
     threads: int | None = None,
     limit: int | None = None,
+    device: str | None = None,
+    cores: str | None = None,
 ) -> Certificate:
     """Compare an exported file with its run on labelled pictures; write certificate.json.
 
@@ -163,13 +171,37 @@ def verify(
             there is one, else val.
         runtime: What runs the file, where several do (onnxruntime, openvino); without it the first
             installed.
-        threads: CPU threads; without it all cores.
+        threads: CPU threads; without it all cores, on a device one.
         limit: Measure only so many images, each class in proportion.
+        device: Run the file there: ssh:[USER@]HOST[:PORT] or adb:SERIAL; for what was exported for
+            the engine or the web.
+        cores: Cores of the device that it may use, such as 4,5.
     """
+    if cores is not None and device is None:
+        raise UsageError("--cores are those of a --device")
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"max_drop {max_drop}: expected percentage points, 0 or more")
+    if device is None:
+        model = load(folder, runtime=runtime, threads=threads)
+        return _verified(model, None, data, run=run, max_drop=max_drop, split=split, limit=limit)
+    if runtime is not None:
+        raise UsageError("--runtime: on a device it is always the engine")
+    with open_on_device(folder, device, threads=threads or 1, cores=cores) as (model, found):
+        return _verified(model, found, data, run=run, max_drop=max_drop, split=split, limit=limit)
+
+
+def _verified(
+    model: Model,
+    there: OnDevice | None,
+    data: str,
+    *,
+    run: Path | None,
+    max_drop: float,
+    split: SplitChoice | None,
+    limit: int | None,
+) -> Certificate:
     start = time.perf_counter()
-    model = load(folder, runtime=runtime, threads=threads)
+    folder = model.file.folder
     source = _float_run(model, run)
     exported = _named(model)
     dataset, name = open_split(exported, data, split, limit=limit)
@@ -178,9 +210,13 @@ def verify(
 
     golden = _check_golden(model)
     with _torch_network(source, model.session.threads) as forward:
-        answers = _answers(model, forward, part, match_classes(dataset, exported))
+        batch = BATCH if there is None else DEVICE_BATCH
+        places = match_classes(dataset, exported)
+        answers = _answers(model, forward, part, places, batch)
     comparison = _compare(source, answers) if source is not None else None
     problems = (*_problems(golden, comparison, model, max_drop), *_broken(model, source))
+    if there is not None and there.problem is not None:
+        problems = (*problems, there.problem)
     certificate = Certificate(
         ok=not problems,
         problems=problems,
@@ -201,6 +237,7 @@ def verify(
         convolutions=dict(model.session.convolutions),
         not_involved=model.session.note,
         threads=model.session.threads,
+        device=there and there.report,
         versions=_versions(),
         machine=inspect_machine(),
         seconds=round(time.perf_counter() - start, 3),
@@ -222,7 +259,9 @@ class _Answers:
     mean_error: float
 
 
-def _answers(model: Model, forward: Forward | None, part: Split, places: np.ndarray) -> _Answers:
+def _answers(
+    model: Model, forward: Forward | None, part: Split, places: np.ndarray, batch_size: int
+) -> _Answers:
     labels, exported, reference = [], [], []
     largest, total, count = 0.0, 0.0, 0
 
@@ -238,7 +277,9 @@ def _answers(model: Model, forward: Forward | None, part: Split, places: np.ndar
             count += error.size
         return logits
 
-    for logits, batch in answer(both, part, model.preprocess, batch_size=BATCH, workers=READERS):
+    for logits, batch in answer(
+        both, part, model.preprocess, batch_size=batch_size, workers=READERS
+    ):
         labels.append(places[batch.labels])
         exported.append(logits.argmax(axis=1))
     return _Answers(
@@ -396,6 +437,28 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _device_lines(report: DeviceReport | None) -> list[str]:
+    if report is None:
+        return []
+    bound = f"cores {report.cores}" if report.cores else "any core"
+    lines = [
+        f"device    {report.device}: {report.system}, {report.cpu or 'unknown processor'}, "
+        f"{report.instruction_set}, threads: {report.threads}, {bound}",
+        f"latency   p50 {report.run.p50_ms:.2f} ms, p90 {report.run.p90_ms:.2f} ms "
+        f"({report.run.runs} runs)",
+    ]
+    if (whole := report.prepare_and_run) is not None:
+        lines.append(
+            f"          from decoded pictures p50 {whole.p50_ms:.2f} ms, p90 {whole.p90_ms:.2f} ms"
+        )
+    for name in ("temperatures", "clocks"):
+        if before := report.before.get(name):
+            after = dict(report.after.get(name, []))
+            changes = [f"{key} {value} -> {after.get(key)}" for key, value in before[:4]]
+            lines.append(f"          {name}: {', '.join(changes)}")
+    return lines
 
 
 def _percent(estimate: Estimate) -> str:

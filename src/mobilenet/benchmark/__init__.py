@@ -11,6 +11,7 @@ from ..progress import say
 from ..runtime import RUNTIMES, Precision, inspect_machine
 from ..runtime.timing import WARM_UP, time_in_turns
 from .contest import Contender, WrongAnswers, enter
+from .on_device import time_on_device
 from .result import Benchmark, Timing, summarise
 from .subject import TORCH, find_subject
 
@@ -34,6 +35,8 @@ def benchmark(
     batch: int = 1,
     rounds: int = 5,
     runs: int = 30,
+    device: str | None = None,
+    cores: str | None = None,
 ) -> Benchmark:
     """Time a model with several runtimes, in turns, NumPy arrays in and out.
 
@@ -54,8 +57,19 @@ def benchmark(
         batch: Images in one inference.
         rounds: How often each runtime has its turn.
         runs: Timed inferences in a turn.
+        device: Time the engine there: ssh:[USER@]HOST[:PORT] or adb:SERIAL.
+        cores: Cores of the device that it may use, such as 4,5.
     """
     _check_options(runtime, precision, threads=threads, batch=batch, rounds=rounds, runs=runs)
+    if cores is not None and device is None:
+        raise UsageError("--cores are those of a --device")
+    if device is not None:
+        if runtime not in ((), ("engine",)) or batch != 1:
+            raise UsageError("on a device the engine is timed, with one image at a time")
+        subject = find_subject(target, size=size, width=width, batch=1)
+        return time_on_device(
+            subject, device, precision=precision, threads=threads, cores=cores, runs=rounds * runs
+        )
     subject = find_subject(target, size=size, width=width, batch=batch)
     precision = precision or (subject.own.precision if subject.own is not None else "float32")
     torch = sys.modules.get("torch")  # there if the subject has a network

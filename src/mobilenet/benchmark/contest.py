@@ -50,7 +50,7 @@ def enter(
     failures: dict[str, MobilenetError] = {}
     for name, opening in subject.configurations(runtime, precision).items():
         try:
-            entrants[name] = _judged(subject, opening(threads), name, precision)
+            entrants[name] = judge(subject, opening(threads), name, precision)
         except MobilenetError as error:
             failures[name] = error
     if not entrants:
@@ -65,9 +65,10 @@ def enter(
     return replace(entrants[min(tried, key=tried.__getitem__)], tried=tried), skipped
 
 
-def _judged(
+def judge(
     subject: Subject, session: Session, configuration: str, precision: Precision
 ) -> Contender:
+    """A session that has answered the subject's images. Raises WrongAnswers."""
     found, expected = session.run(session.laid_out(subject.inputs)), subject.expected
     if found.shape != expected.shape:
         raise WrongAnswers(f"shape {found.shape}, expected {expected.shape}")
