@@ -11,7 +11,8 @@ cmake -S . -B "$build" -DCMAKE_TOOLCHAIN_FILE="$PWD/engine/cmake/aarch64-linux-g
   -DMOBILENET_TESTS=ON "${@:2}"
 cmake --build "$build" --parallel "$(nproc)"
 aarch64-linux-gnu-gcc -std=c99 -O2 -Wall -Wextra -Werror -static -I engine/include \
-  examples/classify.c "$build/engine/libmobilenet.a" -lstdc++ -lm -lpthread -o "$build/classify"
+  src/mobilenet/export/samples/classify.c "$build/engine/libmobilenet.a" -lstdc++ -lm -lpthread \
+  -o "$build/classify"
 aarch64-linux-gnu-g++ -std=c++17 -O2 -Wall -Wextra -Werror -static -I engine/include \
   engine/tests/run_file.cpp "$build/engine/libmobilenet.a" -lpthread -o "$build/run_file"
 aarch64-linux-gnu-g++ -std=c++17 -O2 -Wall -Wextra -Werror -static -I engine/include \

@@ -16,6 +16,7 @@ fcntl = pytest.importorskip("fcntl")  # not on Windows
 pytest.importorskip("mobilenet._engine", reason="the native engine was not built")
 
 PROJECT = Path(__file__).parent.parent
+SAMPLE = PROJECT / "src" / "mobilenet" / "export" / "samples" / "classify.c"
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg")
 needs_compilers = pytest.mark.skipif(
     not (shutil.which("cmake") and shutil.which("cc") and shutil.which("c++")),
@@ -54,7 +55,7 @@ def classify(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O2", f"-I{installed / 'include'}"]
     libraries = [library, "-lstdc++", "-lm", "-lpthread"]
     program = tmp_path_factory.mktemp("c") / "classify"
-    run("cc", *flags, PROJECT / "examples" / "classify.c", *libraries, "-o", program)
+    run("cc", *flags, SAMPLE, *libraries, "-o", program)
     return program
 
 

@@ -29,6 +29,7 @@ from .ncnn import to_ncnn
 from .onnx_file import to_onnx_file
 from .openvino import to_openvino
 from .proof import disagreement, golden_answers, prove, tolerance_of
+from .usage import usage
 from .web import to_web
 
 __all__ = [
@@ -101,7 +102,7 @@ def export(
         run: Run folder that `train` or `quantize` wrote.
         to: Format of the file: onnx, openvino, litert, executorch, ncnn, engine for mobilenet's own
             native engine, or web for a page that runs offline from any static host.
-        out: Folder for the model file, model.json, golden.npz and a sample of use in Python.
+        out: Folder for the model file, model.json, golden.npz and programs that use them.
         precision: What the file computes in; without it int8 for what `quantize` wrote, else
             float32. bfloat16 is the engine's and the page's alone.
         weights: What a float32 file stores its weights in, to be smaller: float16 or bfloat16
@@ -262,6 +263,8 @@ def _write(
             "precision": fallback.precision,
             "tolerance": fallback.details["tolerance"],
         }
+    for name, program in usage(contract, section).items():
+        write_atomically(out / name, program)
     # last: until it is there, the folder is no artifact or still names the earlier file's hash
     write_model_json(out, {**contract, "artifact": section})
     return Artifact(
