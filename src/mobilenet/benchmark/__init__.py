@@ -63,15 +63,14 @@ def benchmark(
     _check_options(runtime, precision, threads=threads, batch=batch, rounds=rounds, runs=runs)
     if cores is not None and device is None:
         raise UsageError("--cores are those of a --device")
+    if device is not None and (runtime not in ((), ("engine",)) or batch != 1):
+        raise UsageError("on a device the engine is timed, with one image at a time")
+    subject = find_subject(target, size=size, width=width, batch=batch)
+    precision = precision or (subject.own.precision if subject.own is not None else "float32")
     if device is not None:
-        if runtime not in ((), ("engine",)) or batch != 1:
-            raise UsageError("on a device the engine is timed, with one image at a time")
-        subject = find_subject(target, size=size, width=width, batch=1)
         return time_on_device(
             subject, device, precision=precision, threads=threads, cores=cores, runs=rounds * runs
         )
-    subject = find_subject(target, size=size, width=width, batch=batch)
-    precision = precision or (subject.own.precision if subject.own is not None else "float32")
     torch = sys.modules.get("torch")  # there if the subject has a network
     torch_threads = torch.get_num_threads() if torch else 1
     contenders: dict[str, Contender] = {}
