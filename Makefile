@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ENGINE := .venv/.engine
 
-.PHONY: demo test check bench bench-int8 engine engine-aarch64 engine-runner \
+.PHONY: demo test check bench bench-int8 export-matrix engine engine-aarch64 engine-runner \
   engine-wasm engine-fuzz engine-sanitize clean
 
 demo: $(STAMP) $(ENGINE)
@@ -29,6 +29,10 @@ bench: $(STAMP) $(ENGINE)
 # What int8 costs in accuracy, by quantiser; hours, the first time
 bench-int8: $(STAMP) $(ENGINE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/int8.sh
+
+# How far every target's file is from torch, into docs/export.md
+export-matrix: $(STAMP) $(ENGINE)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/export_matrix.sh
 
 engine: $(STAMP)
 	bash runs/engine.sh $(BIN)/python
