@@ -197,7 +197,7 @@ def test_disagreement_tells_errors_changed_classes_and_ties_apart() -> None:
 
 
 def test_wrong_usage_is_refused(small_run: Path, small_export: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"format 'tflight': expected one of \['engine', "):
+    with pytest.raises(UsageError, match=r"format 'tflight': expected one of \['coreml', "):
         export(small_run, to="tflight", out=tmp_path)
     with pytest.raises(UsageError, match="would be lost"):
         export(small_run, to="onnx", out=small_run)

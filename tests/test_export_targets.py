@@ -23,7 +23,7 @@ from mobilenet import benchmark, evaluate, predict
 from mobilenet.checkpoint import read_model_json, write_model_json
 from mobilenet.errors import CheckpointError, UsageError
 from mobilenet.evaluate.model import open_model
-from mobilenet.export import export, read_golden
+from mobilenet.export import FURTHER_RANGES, export, read_golden
 from mobilenet.runtime import list_sha256, load, pack, read_artifact, unpack
 from mobilenet.verify import verify
 
@@ -43,6 +43,9 @@ class Target:
 
 
 LITERT = ("litert_torch", "ai_edge_litert")
+COREML = ("coremltools",)
+HALF = {"precision": "float16"}
+PIXELS = {"input": "pixels"}
 TARGETS = [
     Target(format="openvino", packages=("openvino",), runtime="openvino"),
     Target(
@@ -58,6 +61,16 @@ TARGETS = [
     Target(format="executorch", packages=("executorch",), runtime="executorch"),
     Target(format="executorch", packages=("executorch",), runtime="executorch", int8=True),
     Target(format="ncnn", packages=("ncnn", "pnnx"), runtime="ncnn"),
+    Target(format="coreml", packages=COREML, runtime="coreml"),
+    Target(format="coreml", packages=COREML, runtime="coreml", options=HALF),
+    Target(format="coreml", packages=COREML, runtime="coreml", int8=True),
+    Target(format="coreml", packages=COREML, runtime="coreml", options=PIXELS),
+    Target(format="onnx", packages=("onnx",), runtime="onnxruntime", options=PIXELS),
+    Target(format="onnx", packages=("onnx",), runtime="onnxruntime", options=PIXELS, int8=True),
+    Target(format="openvino", packages=("openvino",), runtime="openvino", options=PIXELS),
+    Target(format="litert", packages=LITERT, runtime="litert", options=PIXELS),
+    Target(format="litert", packages=LITERT, runtime="litert", options=PIXELS, int8=True),
+    Target(format="executorch", packages=("executorch",), runtime="executorch", options=PIXELS),
 ]
 PLAIN = [target for target in TARGETS if not (target.options or target.int8)]
 
@@ -86,7 +99,7 @@ def exported(small_run: Path, small_int8: Path, dataset: Path) -> Exported:
             out = small_run.parent / str(target)
             run = small_int8 if target.int8 else small_run
             options = dict(target.options)
-            if target.int8 and target.format in ("litert", "executorch"):
+            if target.int8 and target.format in FURTHER_RANGES:
                 options["calibrate"] = str(dataset)
             made[str(target)] = export(run, to=target.format, out=out, **options).path
         return made[str(target)]
@@ -122,7 +135,7 @@ def test_the_file_answers_in_its_own_runtime_whatever_the_batch(
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, golden.logits[part], rtol=0, atol=tolerance)
     assert model.session.runtime == target.runtime
-    if not target.int8:
+    if model.file.precision == "float32":
         assert tolerance == 1e-3
         assert model.session.precision == "float32"
 
@@ -159,11 +172,68 @@ def test_every_verb_takes_the_folder(
     ]
 
 
+def test_pixels_are_what_pictures_were_before_they_were_normalised(exported: Exported) -> None:
+    """Every target's file, fed pixels, answers as the one that is fed tensors."""
+    target = next(t for t in TARGETS if t.format == "onnx" and t.options == PIXELS and not t.int8)
+    model = load(exported(target), threads=1)
+    golden = read_golden(model.file)
+    pixels = model.session.laid_out(golden.inputs)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (len(golden.inputs), 48, 48, 3)
+    mean, std = np.array(model.preprocess.mean), np.array(model.preprocess.std)
+    again = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(again, golden.inputs, atol=1e-6)
+    assert read_model_json(model.file.folder)["artifact"]["input"] == {
+        "name": "image",
+        "shape": ["batch", 48, 48, 3],
+        "dtype": "uint8",
+        "layout": "NHWC",
+    }
+
+
+@pytest.mark.parametrize("format", ["engine", "ncnn", "web"])
+def test_pixels_are_refused_where_no_file_takes_them(
+    format: str, small_run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="--input pixels: goes with --to onnx"):
+        export(small_run, to=format, out=tmp_path / "out", input="pixels")
+
+
+def test_a_core_ml_package_is_a_classifier_with_the_contract(
+    exported: Exported, small_run: Path
+) -> None:
+    pixels = [t for t in TARGETS if t.format == "coreml" and t.options == PIXELS]
+    folder = exported(pixels[0])
+    from coremltools.proto import Model_pb2
+
+    spec = Model_pb2.Model()
+    spec.ParseFromString(
+        (folder / "model.mlpackage/Data/com.apple.CoreML/model.mlmodel").read_bytes()
+    )
+    described = spec.description
+    assert json.loads(described.metadata.userDefined["model.json"]) == read_model_json(small_run)
+    (image,) = described.input
+    assert (image.name, image.type.imageType.width, image.type.imageType.height) == (
+        "image",
+        48,
+        48,
+    )
+    assert described.predictedFeatureName == "classLabel"
+    assert described.predictedProbabilitiesName == "classLabel_probs"
+    again = export(small_run, to="coreml", out=folder.parent / "coreml-again", input="pixels").path
+    for name, sha256 in read_model_json(folder)["artifact"]["files"].items():
+        assert hashlib.sha256((again / name).read_bytes()).hexdigest() == sha256, name
+    with pytest.raises(UsageError, match="no batch of 2"):
+        benchmark(str(folder), runtime=("coreml",), batch=2, rounds=1, runs=1)
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_the_sample_runs_without_us(
     exported: Exported, pictures: list[Path], target: Target
 ) -> None:
     folder = exported(target)
+    if target.format == "coreml" and sys.platform != "darwin":
+        pytest.skip("Core ML runs on macOS only")
     code = (
         "import runpy, sys; sys.modules['mobilenet'] = None; sys.argv = sys.argv[1:]; "
         "sys.path.insert(0, sys.argv.pop(0)); runpy.run_path(sys.argv[0], run_name='__main__')"

@@ -42,6 +42,7 @@ PACKAGES = (
     ("executorch", "executorch", "exporting to and running ExecuTorch"),
     ("pnnx", "ncnn", "exporting to ncnn"),
     ("ncnn", "ncnn", "running ncnn files"),
+    ("coremltools", "coreml", "exporting to Core ML"),
     ("h5py", "keras", "reading Keras weights"),
     ("pyarrow", "parquet", "Parquet manifests"),
 )

@@ -37,7 +37,7 @@ READERS = 2
 # fmt: off
 VERSIONED = (
     "mobilenet", "numpy", "pillow", "onnxruntime", "openvino", "ai-edge-litert", "executorch",
-    "ncnn", "torch",
+    "ncnn", "coremltools", "torch",
 )
 # fmt: on
 
@@ -271,7 +271,8 @@ def _answers(
         if forward is not None:
             wanted = forward(images)
             reference.append(wanted.argmax(axis=1))
-            error = np.abs(logits - wanted)
+            same = model.session.comparable
+            error = np.abs(same(logits) - same(wanted))
             largest = float(np.maximum(largest, error.max()))  # NaN stays NaN
             total += float(error.sum())
             count += error.size

@@ -17,8 +17,9 @@ from ..program import program_of
 from ..progress import say, track
 from ..quantize import quantise_program
 from ..runtime import Floats, Precision, list_sha256, usable_cores
-from .artifact import Artifact, ExportedFile, Job, Proof, Storage
+from .artifact import Artifact, ExportedFile, Input, Job, Proof, Storage
 from .compact import STORAGES
+from .coreml import to_coreml
 from .engine import to_engine
 from .executorch import to_executorch
 from .golden import FILE as GOLDEN_FILE
@@ -55,6 +56,7 @@ EXPORTERS: Mapping[str, Exporter] = {
     "litert": to_litert,
     "executorch": to_executorch,
     "ncnn": to_ncnn,
+    "coreml": to_coreml,
     "web": to_web,
 }
 PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
@@ -64,15 +66,17 @@ PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "litert": ("float32", "int8"),
     "executorch": ("float32", "int8"),
     "ncnn": ("float32",),
+    "coreml": ("float32", "float16", "int8"),
     "web": ("float32", "bfloat16", "int8"),
 }
-FURTHER_RANGES = ("litert", "executorch")  # whose int8 rounds more tensors than ours
+FURTHER_RANGES = ("litert", "executorch", "coreml")  # whose int8 rounds more tensors than ours
 
 WEIGHTS: Mapping[str, tuple[Storage, ...]] = {  # beside float32
     "onnx": ("float16", "bfloat16", "int8"),
     "openvino": ("float16", "bfloat16", "int8"),
     "litert": ("float16",),
 }
+PIXELS = ("onnx", "openvino", "litert", "executorch", "coreml")  # whose files can take them
 SAMPLES: Mapping[str, tuple[str, ...]] = {  # of use, by format: predict.py, and what it imports
     "onnx": ("predict_onnx.py", "picture.py"),
     "engine": ("predict_engine.py",),
@@ -80,6 +84,7 @@ SAMPLES: Mapping[str, tuple[str, ...]] = {  # of use, by format: predict.py, and
     "litert": ("predict_litert.py", "picture.py"),
     "executorch": ("predict_executorch.py", "picture.py"),
     "ncnn": ("predict_ncnn.py", "picture.py"),
+    "coreml": ("predict_coreml.py", "picture.py"),
     "web": ("predict_engine.py",),
 }
 
@@ -91,6 +96,7 @@ def export(
     out: Path,
     precision: Precision | None = None,
     weights: Storage = "float32",
+    input: Input = "tensor",
     calibrate: str | None = None,
 ) -> Artifact:
     """Convert a trained run to a model file that other runtimes read, and prove it.
@@ -100,15 +106,18 @@ def export(
 
     Args:
         run: Run folder that `train` or `quantize` wrote.
-        to: Format of the file: onnx, openvino, litert, executorch, ncnn, engine for mobilenet's own
-            native engine, or web for a page that runs offline from any static host.
+        to: Format of the file: onnx, openvino, litert, executorch, coreml, ncnn, engine for
+            mobilenet's own native engine, or web for a page that runs offline from any static host.
         out: Folder for the model file, model.json, golden.npz and programs that use them.
         precision: What the file computes in; without it int8 for what `quantize` wrote, else
-            float32. bfloat16 is the engine's and the page's alone.
+            float32. bfloat16 is the engine's and the page's, float16 Core ML's.
         weights: What a float32 file stores its weights in, to be smaller: float16 or bfloat16
             (half the size), int8 (a quarter; a scale for each channel). No faster.
+        input: What the file takes: a normalised tensor, or the uint8 pixels of a picture that is
+            resized and cropped already, which it normalises by itself.
         calibrate: Dataset whose training pictures int8 takes its ranges from, for a run that
-            `quantize` did not write; LiteRT and ExecuTorch take further ranges from it always.
+            `quantize` did not write; LiteRT, ExecuTorch and Core ML take further ranges
+            from it always.
     """
     if to not in EXPORTERS:
         raise UsageError(f"format {to!r}: expected one of {sorted(EXPORTERS)}")
@@ -119,13 +128,14 @@ def export(
     loaded = load_model(run)
     if precision is None:
         precision = "float32" if loaded.quantised is None else "int8"
-    _check_options(to, precision, weights, calibrate, quantised=loaded.quantised is not None)
+    _check_options(to, precision, weights, input, calibrate, quantised=loaded.quantised is not None)
     job = Job(
         classifier=loaded.module(),
         contract=contract,
         preprocess=Preprocess.from_dict(loaded.preprocess),
         precision=precision,
         weights=weights,
+        input=input,
     )
     if precision == "int8":
         job = _quantised(job, run, to, calibrate, quantised=loaded.quantised is not None)
@@ -140,7 +150,13 @@ def export(
 
 
 def _check_options(
-    to: str, precision: str, weights: str, calibrate: str | None, *, quantised: bool
+    to: str,
+    precision: str,
+    weights: str,
+    input: str,
+    calibrate: str | None,
+    *,
+    quantised: bool,
 ) -> None:
     if precision not in PRECISIONS[to]:
         raise UsageError(f"precision {precision!r}: --to {to} has {', '.join(PRECISIONS[to])}")
@@ -149,6 +165,8 @@ def _check_options(
     if weights != "float32" and (precision != "float32" or weights not in WEIGHTS.get(to, ())):
         able = ", ".join(name for name, kinds in WEIGHTS.items() if weights in kinds)
         raise UsageError(f"--weights {weights}: goes with --precision float32 and --to {able}")
+    if input == "pixels" and to not in PIXELS:
+        raise UsageError(f"--input pixels: goes with --to {', '.join(PIXELS)}")
     further = precision == "int8" and to in FURTHER_RANGES
     if further and calibrate is None:
         raise UsageError(

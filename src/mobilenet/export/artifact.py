@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..classify import Classifier
 
 Storage = Literal["float32", "float16", "bfloat16", "int8"]
+Input = Literal["tensor", "pixels"]
 Reference = Callable[[Floats], Floats]  # images (N, 3, H, W) to logits (N, classes)
 
 
@@ -22,13 +23,15 @@ Reference = Callable[[Floats], Floats]  # images (N, 3, H, W) to logits (N, clas
 class Job:
     """A classifier to convert. `contract` is its model.json, `preprocess` what that says of
     pictures, `weights` what they are stored in, `quantised` its int8 network where that is the
-    precision, and `ranges` what a .tflite file of it needs beside its own."""
+    precision, and `ranges` what a .tflite file of it needs beside its own. `input`: whether the
+    file takes normalised images or uint8 pixels, which it normalises by itself."""
 
     classifier: "Classifier"
     contract: Mapping[str, Any]
     preprocess: Preprocess
     precision: Precision
     weights: Storage = "float32"
+    input: Input = "tensor"
     quantised: QuantisedProgram | None = None
     ranges: Mapping[Place, Affine] = field(default_factory=dict)
 

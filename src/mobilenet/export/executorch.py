@@ -1,15 +1,13 @@
 """`to_executorch`: a classifier as a .pte file whose whole graph XNNPACK runs."""
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError, MissingDependency
+from ..progress import quietly
 from .artifact import ExportedFile, Job, Reference
+from .pixels import described, normalising
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +17,8 @@ CONTRACT = "contract"  # the method that gives the text of model.json
 
 
 def to_executorch(job: Job) -> ExportedFile:
-    """Convert: input float32 (1, 3, size, size), output float32 (1, classes), one image at a time.
+    """Convert: input float32 (1, 3, size, size), output float32 (1, classes), one image at a time;
+    or from uint8 pixels (1, size, size, 3).
 
     int8 has the network's own whole numbers, and float32 at both ends. The method "contract" gives
     the text of model.json. Raises MissingDependency without the extra "executorch", ExportError for
@@ -27,15 +26,23 @@ def to_executorch(job: Job) -> ExportedFile:
     """
     if find_spec("executorch") is None:
         raise MissingDependency("executorch", "executorch", "exporting to ExecuTorch")
-    size = job.preprocess.size
+    rules, size = job.preprocess, job.preprocess.size
     network, reference = _network(job)
-    data, outside = _converted(network, size, job.metadata()["model.json"])
+    image: Mapping[str, Any] = {
+        "name": "image",
+        "shape": [1, 3, size, size],
+        "dtype": "float32",
+        "layout": "NCHW",
+    }
+    if job.input == "pixels":
+        network, image = normalising(network, rules, whole=True), described(rules, 1)
+    data, outside = _converted(network, image, job.metadata()["model.json"])
     return ExportedFile(
         format="executorch",
         file=FILE,
         data=data,
         precision=job.precision,
-        input={"name": "image", "shape": [1, 3, size, size], "dtype": "float32", "layout": "NCHW"},
+        input=image,
         output={"name": "logits", "shape": [1, len(job.contract["labels"])], "dtype": "float32"},
         details={"outside_xnnpack": outside},
         reference=reference,
@@ -53,11 +60,14 @@ def _network(job: Job) -> tuple["torch.nn.Module", Reference | None]:
     return network.eval(), reference_of(network)
 
 
-def _converted(network: "torch.nn.Module", size: int, contract: str) -> tuple[bytes, int]:
+def _converted(
+    network: "torch.nn.Module", image: Mapping[str, Any], contract: str
+) -> tuple[bytes, int]:
     """The file, and how many operators XNNPACK does not run: copies into other layouts."""
     import torch
 
-    with _quietly():
+    example = torch.zeros(image["shape"], dtype=getattr(torch, image["dtype"]))
+    with quietly():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
             XnnpackPartitioner,
         )
@@ -67,7 +77,7 @@ def _converted(network: "torch.nn.Module", size: int, contract: str) -> tuple[by
 
         try:
             with torch.no_grad():
-                program = torch.export.export(network, (torch.zeros(1, 3, size, size),))
+                program = torch.export.export(network, (example,))
                 lowered = to_edge_transform_and_lower(
                     program,
                     partitioner=[XnnpackPartitioner()],
@@ -78,16 +88,3 @@ def _converted(network: "torch.nn.Module", size: int, contract: str) -> tuple[by
                 return bytes(lowered.to_executorch().buffer), outside
         except Exception as error:  # of many kinds, from torch.export to XNNPACK's own passes
             raise ExportError(f"ExecuTorch cannot convert the network: {error}") from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the converter's remarks on its own parts."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

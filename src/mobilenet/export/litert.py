@@ -13,14 +13,16 @@ from .artifact import ExportedFile, Job
 from .compact import STORAGES, rounded_network
 from .litert_card import ENTRY, card_bytes, with_labels
 from .litert_int8 import FILE, to_litert_int8
-from .litert_model import named, with_metadata
+from .litert_model import from_pixels, named, with_metadata
+from .pixels import described
 
 if TYPE_CHECKING:
     from ..classify import Classifier
 
 
 def to_litert(job: Job) -> ExportedFile:
-    """Convert: input "image" float32 (1, size, size, 3), output "logits" (1, classes).
+    """Convert: input "image" float32 (1, size, size, 3), output "logits" (1, classes);
+    or from uint8 pixels (1, size, size, 3).
 
     LiteRT may resize the batch. int8 has the network's own whole numbers, and float32 at both ends.
     The file's metadata has the contract, and TFLite Metadata with labels.txt. Raises
@@ -38,7 +40,11 @@ def to_litert(job: Job) -> ExportedFile:
         made = replace(made, reference=reference_of(rounded))
     else:
         made = _float_file(job)
-    card = card_bytes(job.contract["model"]["name"], job.preprocess, pixels=False)
+    pixels = job.input == "pixels"
+    if pixels:
+        data = from_pixels(made.data, job.preprocess.mean, job.preprocess.std)
+        made = replace(made, data=data, input=described(job.preprocess, 1))
+    card = card_bytes(job.contract["model"]["name"], job.preprocess, pixels=pixels)
     texts = {name: text.encode() for name, text in job.metadata().items()}
     data = with_metadata(made.data, {**texts, ENTRY: card})
     return replace(made, data=with_labels(data, job.contract["labels"]))

@@ -1,7 +1,7 @@
 """What is done to a .tflite file that litert-torch made: its ends named, any batch, metadata, and
 weights in float16."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,45 @@ def named(data: bytes, *, half: bool) -> bytes:
         graph.tensors[index].name = entry.name = name
     model.description = "mobilenet"
     model.metadata = [entry for entry in model.metadata or [] if _text(entry.name) == _KEPT]
+    return _written(schema, model)
+
+
+def from_pixels(data: bytes, mean: Sequence[float], std: Sequence[float]) -> bytes:
+    """The file with an input "image" of uint8 pixels, which are normalised before all else."""
+    schema, model = _read(data)
+    (graph,), (signature,) = model.subgraphs, model.signatureDefs
+    (image,), (entry,) = graph.inputs, signature.inputs
+    graph.tensors[image].name = b"normalised"
+    shape = list(graph.tensors[image].shape)
+
+    def tensor(name: str, kind: str, shape: list[int], buffer: int = 0) -> int:
+        made = schema.TensorT()
+        made.name, made.shape, made.hasRank = name, shape, True
+        made.type, made.buffer = getattr(schema.TensorType, kind), buffer
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    def constant(name: str, values: Sequence[float]) -> int:
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.array(values, "<f4").tobytes(), np.uint8)
+        model.buffers.append(buffer)
+        return tensor(name, "FLOAT32", [1, 1, 1, len(values)], len(model.buffers) - 1)
+
+    value = source = tensor("image", "UINT8", shape)
+    made = []
+    for code, options, name, numbers in (
+        ("CAST", "CastOptions", "pixels", None),
+        ("DIV", "DivOptions", "unit", (255.0,)),
+        ("SUB", "SubOptions", "centred", mean),
+        ("DIV", "DivOptions", "normalised", std),
+    ):
+        given = [value] if numbers is None else [value, constant(f"{name}_by", numbers)]
+        value = image if name == "normalised" else tensor(name, "FLOAT32", shape)
+        made.append(_operator(schema, _code(schema, model, code, 1), options, given, value))
+    made[0].builtinOptions.inDataType = schema.TensorType.UINT8
+    made[0].builtinOptions.outDataType = schema.TensorType.FLOAT32
+    graph.operators = [*made, *graph.operators]
+    graph.inputs, entry.tensorIndex = [source], source
     return _written(schema, model)
 
 

@@ -34,7 +34,7 @@ def to_openvino(job: Job) -> ExportedFile:
     for name, text in job.metadata().items():
         model.set_rt_info(text, ["mobilenet", name])
     model.set_rt_info("f32", PINNED)
-    model.inputs[0].get_node().set_layout(openvino.Layout("NCHW"))
+    model.inputs[0].get_node().set_layout(openvino.Layout(source.input["layout"]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE
         openvino.save_model(model, path, compress_to_fp16=False)

@@ -126,7 +126,7 @@ def tie_of(precision: str) -> float:
 def prove(made: ExportedFile, golden: Golden, *, expected: Floats, tolerance: float) -> Proof:
     """Run the file on the golden images, whose logits must be `expected` to within `tolerance`;
     `golden` has the float network's. Raises ExportError where they are not."""
-    runtime, run = _opened(made)
+    runtime, run, compared = _opened(made)
     found = run(golden.inputs)
     tie = tie_of(made.precision)
     if problem := disagreement(found, expected, tolerance=tolerance, tie=tie):
@@ -137,22 +137,23 @@ def prove(made: ExportedFile, golden: Golden, *, expected: Floats, tolerance: fl
     return Proof(
         runtime=runtime,
         max_error=float(np.abs(found - expected).max()),
-        float_cosine=_cosine(found, golden.logits),
+        float_cosine=_cosine(compared(found), compared(golden.logits)),
         float_agreement=float((found.argmax(axis=1) == golden.logits.argmax(axis=1)).mean()),
     )
 
 
-def _opened(made: ExportedFile) -> tuple[str, Reference]:
-    """What runs the file: its first runtime, or NumPy for an engine's file where there is none."""
+def _opened(made: ExportedFile) -> tuple[str, Reference, Reference]:
+    """What runs the file: its first runtime, or NumPy for an engine's file where there is none; and
+    what makes its answers comparable with logits."""
     for name in FORMATS[made.format]:
         try:
             session = RUNTIMES[name](made.data, threads=1, precision=made.precision, batch=None)
         except MissingEngine as error:
             say(f"{made.file} is not checked by {name}: {error}")
             continue
-        return f"{session.runtime} {session.version}", partial(_run, session)
+        return f"{session.runtime} {session.version}", partial(_run, session), session.comparable
     say(f"{made.file} is checked by NumPy")
-    return f"numpy {np.__version__}", partial(run_file, made.data)
+    return f"numpy {np.__version__}", partial(run_file, made.data), lambda logits: logits
 
 
 def _run(session: Session, images: Floats) -> Floats:

@@ -17,8 +17,9 @@ PROGRAMS: Mapping[str, tuple[str, str]] = {
 
 def usage(contract: Mapping[str, Any], artifact: Mapping[str, Any]) -> dict[str, bytes]:
     """The programs of an exported folder, by name: none where the format has no other language
-    than Python. `artifact` is the section of that name that `contract` gets."""
-    if artifact["format"] not in PROGRAMS:
+    than Python, and of files that take pixels. `artifact` is the section of that name that
+    `contract` gets."""
+    if artifact["format"] not in PROGRAMS or artifact["input"]["dtype"] == "uint8":
         return {}
     name, template = PROGRAMS[artifact["format"]]
     text = (files("mobilenet.export") / "samples" / template).read_text("utf-8")

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ..errors import CheckpointError, MissingDependency, UsageError
+from .pixels import to_pixels
 from .sessions import Data, Floats, Precision, Session, one_by_one
 
 
@@ -39,6 +40,8 @@ def open_file(data: Data, *, threads: int, precision: Precision, batch: int | No
         except RuntimeError as error:
             raise CheckpointError(f"executorch cannot open the model: {error}") from error
 
+    whole = method.metadata.input_tensor_meta(0).dtype() == 0  # Byte, of torch's ScalarType
+
     def run(image: Floats) -> Floats:
         assert kept
         (logits,) = method.execute([torch.from_numpy(image)])
@@ -48,8 +51,9 @@ def open_file(data: Data, *, threads: int, precision: Precision, batch: int | No
         runtime="executorch",
         version=version("executorch"),
         precision=precision,
-        layout="NCHW",
+        layout="NHWC" if whole else "NCHW",
         threads=threads,
         run=one_by_one(run),
         contract=contract,
+        pixels=to_pixels(contract) if whole else None,
     )

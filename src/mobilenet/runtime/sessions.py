@@ -36,8 +36,9 @@ class Session:
 
     One call at a time. `precision` is the one that the convolutions really use, `convolutions` how
     many use which, empty where the runtime does not tell. `contract` is the text of model.json that
-    the file itself carries. `note` says what of the machine that the file is meant for was not
-    involved.
+    the file itself carries. A file that normalises by itself has `pixels`, which makes its input of
+    normalised images; `probabilities`: it gives their logarithms in place of logits. `note` says
+    what of the machine that the file is meant for was not involved.
     """
 
     runtime: str
@@ -48,13 +49,21 @@ class Session:
     run: Callable[[Floats], Floats]
     convolutions: Mapping[str, int] = field(default_factory=dict)
     contract: str | None = None
+    pixels: Callable[[Floats], np.ndarray] | None = None
+    probabilities: bool = False
     note: str | None = None
 
-    def laid_out(self, images: Floats) -> Floats:
+    def laid_out(self, images: Floats) -> np.ndarray:
         """Images (N, 3, H, W) as `run` takes them."""
+        if self.pixels is not None:
+            images = self.pixels(images)
         if self.layout == "NHWC":
             images = images.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(images)
+
+    def comparable(self, logits: Floats) -> Floats:
+        """Logits (N, classes) or what the session gives, less what probabilities do not tell."""
+        return logits - logits.mean(1, keepdims=True) if self.probabilities else logits
 
 
 class Opener(Protocol):
@@ -136,10 +145,12 @@ def open_onnxruntime(
         )
     except Exception as error:  # its errors derive from Exception itself
         raise CheckpointError(f"onnxruntime cannot open the model: {_brief(error)}") from error
-    name = session.get_inputs()[0].name
+    source = session.get_inputs()[0]
+    contract = session.get_modelmeta().custom_metadata_map.get("model.json")
+    whole = source.type == "tensor(uint8)"
 
     def run(images: Floats) -> Floats:
-        logits = session.run(None, {name: images})[0]
+        logits = session.run(None, {source.name: images})[0]
         assert isinstance(logits, np.ndarray)
         return logits
 
@@ -147,11 +158,18 @@ def open_onnxruntime(
         runtime="onnxruntime",
         version=onnxruntime.__version__,
         precision=precision,
-        layout="NCHW",
+        layout="NHWC" if whole else "NCHW",
         threads=threads,
         run=run,
-        contract=session.get_modelmeta().custom_metadata_map.get("model.json"),
+        contract=contract,
+        pixels=_pixels(contract) if whole else None,
     )
+
+
+def _pixels(contract: str | None) -> Callable[[Floats], np.ndarray]:
+    from .pixels import to_pixels
+
+    return to_pixels(contract)
 
 
 def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
@@ -174,6 +192,7 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
     ):
         raise UsageError("openvino: this CPU has no bfloat16 instructions")
     note = contract = None
+    whole = False
     settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
@@ -190,6 +209,7 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         if model.has_rt_info(PINNED):
             settings["INFERENCE_PRECISION_HINT"] = model.get_rt_info(PINNED).astype(str)
             contract = model.get_rt_info(["mobilenet", "model.json"]).astype(str)
+            whole = model.input(0).element_type == openvino.Type.u8
             if precision == "int8" and not _adds_exactly():
                 settings["LP_TRANSFORMS_MODE"], note = "NO", _SATURATES
         if batch is not None:
@@ -209,11 +229,12 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         runtime="openvino",
         version=openvino.__version__.partition("-")[0],
         precision="+".join(sorted(found)),
-        layout="NCHW",
+        layout="NHWC" if whole else "NCHW",
         threads=threads,
         run=run,
         convolutions=found,
         contract=contract,
+        pixels=_pixels(contract) if whole else None,
         note=note,
     )
 
@@ -284,7 +305,8 @@ def open_litert(data: Data, *, threads: int, precision: Precision, batch: int | 
         return interpreter.get_tensor(target)
 
     if batch is not None and batch != opened[0]:
-        run(np.zeros((batch, *source["shape"][1:]), np.float32))
+        run(np.zeros((batch, *source["shape"][1:]), source["dtype"]))
+    contract = _litert_contract(bytes(data))
     return Session(
         runtime="litert",
         version=version("ai-edge-litert"),
@@ -293,7 +315,8 @@ def open_litert(data: Data, *, threads: int, precision: Precision, batch: int | 
         threads=threads,
         run=run,
         convolutions=_litert_convolutions(interpreter),
-        contract=_litert_contract(bytes(data)),
+        contract=contract,
+        pixels=_pixels(contract) if source["dtype"] is np.uint8 else None,
     )
 
 
@@ -335,6 +358,13 @@ def open_ncnn(data: Data, *, threads: int, precision: Precision, batch: int | No
     return open_files(data, threads=threads, precision=precision, batch=batch)
 
 
+def open_coreml(data: Data, *, threads: int, precision: Precision, batch: int | None) -> Session:
+    """Open a `pack` of an .mlpackage: with Core ML on macOS, else operator by operator."""
+    from .coreml import open_package
+
+    return open_package(data, threads=threads, precision=precision, batch=batch)
+
+
 def one_by_one(run: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
     """For files of one image: `run` takes (1, ...) and gives (1, classes)."""
     return lambda images: np.concatenate([run(image[None]) for image in images])
@@ -361,6 +391,7 @@ RUNTIMES: Mapping[str, Opener] = {
     "litert": open_litert,
     "executorch": open_executorch,
     "ncnn": open_ncnn,
+    "coreml": open_coreml,
     "wasm": open_web,
 }
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -370,5 +401,6 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "litert": ("litert",),
     "executorch": ("executorch",),
     "ncnn": ("ncnn",),
+    "coreml": ("coreml",),
     "web": ("wasm", "engine"),
 }

@@ -54,10 +54,15 @@ def resize(image: Image.Image) -> Image.Image:
 
 
 def preprocess(path: str) -> np.ndarray:
-    """A picture to float32 (1, 3, size, size)."""
-    pixels = np.asarray(resize(decode(path)), np.float32) / np.float32(255)
-    normal = (pixels - np.array(RULES["mean"], np.float32)) / np.array(RULES["std"], np.float32)
-    return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
+    """A picture to the file's input: float32, normalised, or uint8; (1, 3, size, size), or with
+    the channels last where the file has it so."""
+    found = np.asarray(resize(decode(path)))
+    if CONTRACT["artifact"]["input"]["dtype"] != "uint8":
+        unit = found.astype(np.float32) / np.float32(255)
+        found = (unit - np.array(RULES["mean"], np.float32)) / np.array(RULES["std"], np.float32)
+    if CONTRACT["artifact"]["input"]["layout"] != "NHWC":
+        found = found.transpose(2, 0, 1)
+    return np.ascontiguousarray(found[None])
 
 
 def answer(path: str, logits: np.ndarray) -> str:

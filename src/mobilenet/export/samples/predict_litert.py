@@ -14,7 +14,7 @@ def main() -> None:
     interpreter = Interpreter(str(FOLDER / CONTRACT["artifact"]["file"]), num_threads=1)
     run = interpreter.get_signature_runner("serving_default")
     for path in sys.argv[1:]:
-        print(answer(path, run(image=preprocess(path).transpose(0, 2, 3, 1))["logits"]))
+        print(answer(path, run(image=preprocess(path))["logits"]))
 
 
 if __name__ == "__main__":
