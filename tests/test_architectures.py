@@ -12,10 +12,12 @@ from mobilenet.architectures import (
     V3_LARGE,
     V3_SMALL,
     Architecture,
+    dilate_entries,
     make_divisible,
     minimalistic,
     reduce_tail,
     resolve,
+    until,
 )
 from mobilenet.cost import count
 from mobilenet.errors import UsageError
@@ -115,8 +117,30 @@ def test_the_reduced_tail_is_torchvisions():
     small = count(resolve(reduce_tail(V3_SMALL)), 224)
     assert (large.params, large.madds) == (2_569_352, 182_302_720)
     assert (small.params, small.madds) == (1_099_672, 43_763_584)
-    with pytest.raises(ValueError, match="only V3"):
-        reduce_tail(V2)
+    with pytest.raises(ValueError, match="only V2 and V3"):
+        reduce_tail(V1)
+
+
+def test_a_network_ends_at_a_tap():
+    network = resolve(V2)
+    ended = until(network, "c5")
+    assert ended.blocks == network.blocks[:-1]
+    assert ended.taps()["last"] == ended.taps()["c5"]
+    with pytest.raises(ValueError, match="tap 'c6': expected one of"):
+        until(network, "c6")
+
+
+def test_the_first_map_at_stride_8_is_torchvisions():
+    # the segmentation networks read features.4 of 0 ... 16 of V3-Large
+    assert resolve(V3_LARGE).taps()["c3_first"].block == 4
+    assert resolve(V3_SMALL).taps()["c3_first"].block == 2
+
+
+def test_dilation_from_the_removed_stride_on_is_torchvisions():
+    network = resolve(V3_LARGE, output_stride=16)
+    assert [block.dilation for block in network.blocks[12:]] == [1, 1, 2, 2, 1]
+    # torchvision's cnf.dilation of the last three bottlenecks
+    assert [block.dilation for block in dilate_entries(network).blocks[12:]] == [1, 2, 2, 2, 1]
 
 
 def test_minimalistic_has_no_squeeze_no_hard_swish_and_only_small_kernels():

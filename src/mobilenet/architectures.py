@@ -189,13 +189,20 @@ def minimalistic(table: Architecture) -> Architecture:
 
 
 def reduce_tail(table: Architecture) -> Architecture:
-    """Halve the channels between C4 and C5, as V3's detection networks do (V3 paper, 6.3)."""
-    if not all(isinstance(row, Bneck) for row in table.rows) or table.last is None:
-        raise ValueError("reduce_tail: only V3 tables have a reduced form")
-    rows: list[Bneck] = [row for row in table.rows if isinstance(row, Bneck)]
+    """Halve the channels between C4 and C5: V3's detection networks (V3 paper, 6.3), and "RF2" of
+    the segmentation networks on V2 and V3 (Table 7). V1, whose blocks nobody reduced, is refused.
+    """
+    rows = [row for row in table.rows if isinstance(row, Bottleneck | Bneck)]
+    if len(rows) != len(table.rows) or table.last is None:
+        raise ValueError("reduce_tail: only V2 and V3 tables have a reduced form")
     start = max(index for index, row in enumerate(rows) if row.s == 2)  # the block C4 -> C5
-    tail = [replace(rows[start], out=rows[start].out // 2)]
-    tail += [replace(row, exp=row.exp // 2, out=row.out // 2) for row in rows[start + 1 :]]
+    tail: list[Row] = []
+    for row in rows[start:]:
+        if isinstance(row, Bottleneck):
+            tail.append(replace(row, c=row.c // 2))  # t follows the input
+        else:
+            exp = row.exp // 2 if tail else row.exp
+            tail.append(replace(row, exp=exp, out=row.out // 2))
     last = replace(table.last, c=table.last.c // 2)
     hidden = table.hidden and table.hidden // 2
     return replace(table, rows=(*rows[:start], *tail), last=last, hidden=hidden)
@@ -285,9 +292,10 @@ class Network:
     def taps(self) -> dict[str, Tap]:
         """Named features, in the order of the network.
 
-        c1 ... c5: the last bottleneck's output at nominal stride 2 ... 32; `c4_expanded`: the
-        expanded tensor of the block that leads from C4 to C5, which SSDLite reads (not in V1);
-        `last`: the map that is pooled. `Tap.stride` is the real stride, also under dilation.
+        c1 ... c5: the last bottleneck's output at nominal stride 2 ... 32; `c3_first`: the first
+        one's at stride 8, which torchvision's segmentation heads read; `c4_expanded`: the expanded
+        tensor of the block that leads from C4 to C5, which SSDLite reads (not in V1); `last`: the
+        map that is pooled. `Tap.stride` is the real stride, also under dilation.
         """
         found: dict[str, Tap] = {}
         stride = 1
@@ -300,9 +308,10 @@ class Network:
             pointwise = block.kind == "conv" and block.kernel == 1
             name = "last" if pointwise else f"c{block.stage}"
             found.pop(name, None)  # a stage's tap is its last block, also in order
-            found[name] = Tap(
-                block=index, expanded=False, channels=block.out_channels, stride=stride
-            )
+            here = Tap(block=index, expanded=False, channels=block.out_channels, stride=stride)
+            if name == "c3":
+                found.setdefault("c3_first", here)
+            found[name] = here
         found.setdefault("last", replace(found["c5"]))
         return found
 
@@ -410,6 +419,30 @@ def resolve(
         classes=classes,
         dropout=table.dropout if dropout is None else dropout,
     )
+
+
+def until(network: Network, tap: str) -> Network:
+    """The network without the blocks behind a tap, as the backbone of a head that reads it.
+
+    Raises ValueError for a tap that the network does not have.
+    """
+    taps = network.taps()
+    if tap not in taps:
+        raise ValueError(f"tap {tap!r}: expected one of {list(taps)}")
+    return replace(network, blocks=network.blocks[: taps[tap].block + 1])
+
+
+def dilate_entries(network: Network) -> Network:
+    """Dilate also the depthwise layers whose stride was taken away, at the rate of those behind.
+
+    So torchvision does it; the authors' code keeps the rate so far there, as `resolve` does. The
+    weights fit both, their answers do not.
+    """
+    blocks = [
+        replace(block, dilation=2 * block.dilation) if block.stride_removed else block
+        for block in network.blocks
+    ]
+    return replace(network, blocks=tuple(blocks))
 
 
 def _with_inputs(table: Architecture) -> list[tuple[Row, int]]:

@@ -10,6 +10,7 @@ from .steps import IMAGE, Filter, Padding, Program
 if TYPE_CHECKING:
     import torch
 
+    from ..backbone import Backbone
     from ..classify import Classifier
     from ..layers import ConvNormAct
 
@@ -17,21 +18,36 @@ LOGITS = "logits"
 
 
 def program_of(classifier: "Classifier", *, taps: Iterable[str] = ()) -> Program:
-    """The program whose output is "logits" (N, classes, 1, 1); with `taps`, that of the backbone
-    whose outputs are these named maps (see `Network.taps`), up to the last of them.
+    """The program whose output is "logits" (N, classes, 1, 1); with `taps`, `backbone_program`.
+
+    Batch norms are folded in float64. Raises ValueError for a tap that the network does not have.
+    """
+    if names := tuple(taps):
+        return backbone_program(classifier.backbone, names)
+    builder, network = Builder(), classifier.backbone.network
+    value = IMAGE
+    for block, module in zip(network.blocks, classifier.backbone.blocks, strict=True):
+        value = _append(builder, value, block, module, expanded=False)
+    head = classifier.head
+    value = builder.pool(value)
+    if head.hidden is not None:
+        value = builder.conv(value, plain_filter(head.hidden), activation=network.hidden_activation)
+    return builder.program({LOGITS: builder.conv(value, plain_filter(head.classifier))})
+
+
+def backbone_program(backbone: "Backbone", taps: Iterable[str]) -> Program:
+    """The program whose outputs are these named maps (see `Network.taps`), up to the last of them.
 
     Batch norms are folded in float64. Raises ValueError for a tap that the network does not have.
     """
     from ..layers import ConvNormAct, InvertedResidual
 
-    backbone = classifier.backbone
     names = tuple(taps)
     if unknown := [name for name in names if name not in backbone.taps]:
         raise ValueError(f"taps {unknown}: expected of {list(backbone.taps)}")
     wanted = {name: backbone.taps[name] for name in names}
     blocks = list(zip(backbone.network.blocks, backbone.blocks, strict=True))
-    if wanted:
-        blocks = blocks[: max(tap.block for tap in wanted.values()) + 1]
+    blocks = blocks[: max((tap.block for tap in wanted.values()), default=-1) + 1]
 
     builder = Builder()
     value, found = IMAGE, {}
@@ -47,15 +63,7 @@ def program_of(classifier: "Classifier", *, taps: Iterable[str] = ()) -> Program
                 break
         value = _append(builder, value, block, module, expanded=expanded)
         found |= {name: value for name, inside in here.items() if not inside}
-    if wanted:
-        return builder.program({name: found[name] for name in names})
-
-    head = classifier.head
-    value = builder.pool(value)
-    if head.hidden is not None:
-        activation = backbone.network.hidden_activation
-        value = builder.conv(value, plain_filter(head.hidden), activation=activation)
-    return builder.program({LOGITS: builder.conv(value, plain_filter(head.classifier))})
+    return builder.program({name: found[name] for name in names})
 
 
 def folded_filter(layer: "ConvNormAct") -> Filter:

@@ -1,0 +1,89 @@
+"""`segment_program`: a segmenter as a program, folded; its masks are made of what it answers."""
+
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ..program import Builder, Program, backbone_program, folded_filter, plain_filter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .model import ASPP, Segmenter
+
+SEGMENTS = "segments"
+_MOST = 4  # maps that a step joins
+
+
+def segment_program(segmenter: "Segmenter") -> Program:
+    """The program whose output is "segments" (N, classes, h, w), at the head's own stride.
+
+    The auxiliary head is left out. Raises UsageError for pool "window", whose gate may have
+    several pixels, which no step multiplies.
+    """
+    from .model import LRASPP, DeepLabV3, DeepLabV3Plus
+
+    spec, head = segmenter.spec, segmenter.head
+    if spec.pool == "window":
+        raise UsageError("pool 'window' has no program: train with pool 'global' to export")
+    taps = ["last"] if spec.skip is None else ["last", spec.skip]
+    backbone = backbone_program(segmenter.backbone, taps)
+    values = dict(backbone.outputs)
+    builder = Builder(steps=list(backbone.steps))
+    last, skip = values["last"], values.get(spec.skip or "")
+    match head:
+        case LRASPP():
+            assert skip is not None
+            gate = builder.conv(builder.pool(last), plain_filter(head.gate), activation="sigmoid")
+            wide = builder.multiply(_layer(builder, last, head.wide), gate)
+            high = builder.conv(builder.resize(wide, like=skip), plain_filter(head.high))
+            value = builder.add(builder.conv(skip, plain_filter(head.low)), high)
+        case DeepLabV3Plus():
+            assert skip is not None
+            wide = builder.resize(_aspp(builder, last, head.aspp), like=skip)
+            value = builder.concat(wide, _layer(builder, skip, head.low))
+            for layer in head.refine:
+                value = _separable(builder, value, layer)
+            value = builder.conv(value, plain_filter(head.classifier))
+        case DeepLabV3():
+            value = _aspp(builder, last, head.aspp)
+            if spec.refine:
+                value = _layer(builder, value, head.refine)
+            value = builder.conv(value, plain_filter(head.classifier))
+        case _:
+            raise AssertionError(head)
+    return builder.program({SEGMENTS: value})
+
+
+def _aspp(builder: Builder, source: int, aspp: "ASPP") -> int:
+    pooled = _layer(builder, builder.pool(source), aspp.pool.conv)
+    branches = [
+        _layer(builder, source, aspp.point),
+        *(_layer(builder, source, layer) for layer in aspp.dilated),
+        builder.resize(pooled, like=source),
+    ]
+    while len(branches) > 1:
+        branches = [builder.concat(*branches[:_MOST]), *branches[_MOST:]]
+    return _layer(builder, branches[0], aspp.join)
+
+
+def _layer(builder: Builder, source: int, layer: "nn.Module") -> int:
+    """A layer of a head, which all end in ReLU."""
+    from ..layers import ConvNormAct
+
+    assert isinstance(layer, ConvNormAct)
+    return builder.conv(
+        source, folded_filter(layer), dilation=layer.conv.dilation[0], activation="relu"
+    )
+
+
+def _separable(builder: Builder, source: int, layer: "nn.Module") -> int:
+    from ..layers import DepthwiseSeparable
+
+    assert isinstance(layer, DepthwiseSeparable)
+    return builder.block(
+        source,
+        depthwise=folded_filter(layer.depthwise),
+        project=folded_filter(layer.pointwise),
+        activation="relu",
+        out_activation="relu",
+    )
