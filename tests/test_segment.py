@@ -19,10 +19,13 @@ from torchvision.models.segmentation import (
 
 from mobilenet.errors import TrainingError, UsageError, WeightsError
 from mobilenet.flat import Card, EngineFile, write_engine
+from mobilenet.integer import run_integer
 from mobilenet.models import MODELS, ModelSpec, create
 from mobilenet.program import evaluate_float
+from mobilenet.quantize import quantise_program
 from mobilenet.segment import (
     SEGMENTERS,
+    TORCHVISION,
     SegmenterSpec,
     boundaries,
     confusion,
@@ -66,23 +69,15 @@ def backbone(name: str, **options: Any) -> ModelSpec:
 
 # ------------------------------------------------------------------------------ torchvision
 
-TORCHVISION = {
-    "lraspp": (
-        lraspp_mobilenet_v3_large,
-        SegmenterSpec(dilation="torchvision"),
-    ),
-    "deeplabv3": (
-        deeplabv3_mobilenet_v3_large,
-        SegmenterSpec(
-            head="deeplabv3", filters=256, refine=True, auxiliary=True, dilation="torchvision"
-        ),
-    ),
+BUILDERS = {
+    "lraspp_mobilenet_v3_large": lraspp_mobilenet_v3_large,
+    "deeplabv3_mobilenet_v3_large": deeplabv3_mobilenet_v3_large,
 }
 
 
 @pytest.mark.parametrize("name", list(TORCHVISION))
 def test_torchvisions_weights_give_its_scores_and_masks(name: str) -> None:
-    build, spec = TORCHVISION[name]
+    build, spec = BUILDERS[name], TORCHVISION[name]
     options = {"aux_loss": True} if spec.auxiliary else {}
     torch.manual_seed(1)
     theirs = settled(build(weights=None, weights_backbone=None, **options), 96)
@@ -107,7 +102,7 @@ def test_torchvisions_weights_give_its_scores_and_masks(name: str) -> None:
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
-    _, spec = TORCHVISION["lraspp"]
+    spec = TORCHVISION["lraspp_mobilenet_v3_large"]
     theirs = dict(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).state_dict())
     del theirs["classifier.scale.1.weight"]
     with pytest.raises(WeightsError, match=r"missing \['classifier.scale.1.weight'\]"):
@@ -175,8 +170,7 @@ def test_the_costs_are_those_of_the_papers_table(
 
 
 def test_the_costs_are_torchvisions() -> None:
-    _, lraspp = TORCHVISION["lraspp"]
-    _, deeplab = TORCHVISION["deeplabv3"]
+    lraspp, deeplab = (TORCHVISION[name] for name in BUILDERS)
     assert count_segmenter(lraspp, 320, 320).madds == 772_346_880
     assert count_segmenter(lraspp, 320, 320).params == 3_221_538
     assert count_segmenter(deeplab, 320, 320).params == 11_029_328
@@ -203,7 +197,7 @@ def test_the_costs_are_those_of_deeplab_on_v1_and_v2() -> None:
 
 
 def test_a_spec_is_read_back_and_a_wrong_one_refused() -> None:
-    for spec in [*SEGMENTERS.values(), TORCHVISION["deeplabv3"][1]]:
+    for spec in [*SEGMENTERS.values(), *TORCHVISION.values()]:
         assert SegmenterSpec.from_dict(spec.to_dict()) == spec
     with pytest.raises(UsageError, match=r"unknown fields \['heads'\]"):
         SegmenterSpec.from_dict({"backbone": {"name": "mobilenet_v2"}, "heads": 1})
@@ -212,6 +206,7 @@ def test_a_spec_is_read_back_and_a_wrong_one_refused() -> None:
         ({"classes": 1}, "background among them"),
         ({"filters": 100}, "multiple of 16"),
         ({"pool": "window", "head": "raspp"}, "belongs to head 'lraspp'"),
+        ({"gate": "tanh"}, "expected 'sigmoid' or 'hard_sigmoid'"),
         ({"pool": "local"}, "expected 'global' or 'window'"),
         ({"refine": True}, "belongs to head 'deeplabv3'"),
         ({"dilation": "none"}, "expected 'reference'"),
@@ -402,7 +397,7 @@ def test_shapes_that_are_no_scores_are_refused() -> None:
 
 PROGRAMS: list[tuple[str, dict[str, Any], int]] = [
     ("mobilenet_v3_large", {"head": "lraspp", "dilation": "torchvision"}, 16),
-    ("mobilenet_v2", {"head": "lraspp", "reduced_tail": True}, 16),
+    ("mobilenet_v2", {"gate": "hard_sigmoid", "reduced_tail": True}, 16),
     ("mobilenet_v1", {"head": "raspp"}, 8),
     ("mobilenet_v3_small", {"head": "deeplabv3", "rates": (2, 4, 6), "refine": True}, 16),
     ("mobilenet_v2", {"head": "deeplabv3plus", "rates": (2, 4), "auxiliary": True}, 32),
@@ -456,6 +451,22 @@ def test_a_program_answers_as_its_segmenter(
     with torch.no_grad():
         smaller = network.scores(torch.from_numpy(part).double())["segments"]
     assert_close(other.run(part)["segments"], smaller, 5e-5)
+
+
+@pytest.mark.parametrize("name", list(SEGMENTERS))
+def test_every_listed_segmenter_has_an_exact_int8_form(name: str) -> None:
+    native = pytest.importorskip("mobilenet._engine", reason="the native engine was not built")
+    spec = SEGMENTERS[name]
+    small = replace(spec, backbone=replace(spec.backbone, width=0.35), filters=16, classes=4)
+    torch.manual_seed(0)
+    network = settled(create_segmenter(small), 96)
+    x = np.random.default_rng(3).standard_normal((2, 3, 64, 81), np.float32)
+    quantised = quantise_program(segment_program(network), [x])
+    expected = run_integer(quantised, x)["segments"]
+    made = EngineFile(network=quantised, precision="int8", height=64, width=81, card=Card())
+    found = native.Engine(native.Model(write_engine(made))).run(x)["segments"]
+    assert len(np.unique(expected)) > 20
+    np.testing.assert_array_equal(found, expected)
 
 
 # ------------------------------------------------------------------------------ training

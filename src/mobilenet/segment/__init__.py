@@ -10,11 +10,12 @@ from .metric import (
     segment_scores,
 )
 from .program import SEGMENTS, segment_program
-from .spec import SEGMENTERS, SegmenterSpec, create_segmenter
+from .spec import SEGMENTERS, TORCHVISION, SegmenterSpec, create_segmenter
 
 __all__ = [
     "SEGMENTERS",
     "SEGMENTS",
+    "TORCHVISION",
     "VOID",
     "SegmentScores",
     "SegmenterSpec",

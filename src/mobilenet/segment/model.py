@@ -27,11 +27,12 @@ class LRASPP(nn.Module):
         self.window = spec.pool == "window"
         self.wide = ConvNormAct(channels, spec.filters, 1, activation="relu", options=_OPTIONS)
         self.gate = nn.Conv2d(channels, spec.filters, 1, bias=False)
+        self.curve = nn.Sigmoid() if spec.gate == "sigmoid" else nn.Hardsigmoid()
         self.low = nn.Conv2d(low_channels, spec.classes, 1)
         self.high = nn.Conv2d(spec.filters, spec.classes, 1)
 
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.gate(self._pool(x)))
+        gate = self.curve(self.gate(self._pool(x)))
         wide = self.wide(x)
         if self.window:
             gate = resized(gate, wide)

@@ -33,7 +33,7 @@ def segment_program(segmenter: "Segmenter") -> Program:
     match head:
         case LRASPP():
             assert skip is not None
-            gate = builder.conv(builder.pool(last), plain_filter(head.gate), activation="sigmoid")
+            gate = builder.conv(builder.pool(last), plain_filter(head.gate), activation=spec.gate)
             wide = builder.multiply(_layer(builder, last, head.wide), gate)
             high = builder.conv(builder.resize(wide, like=skip), plain_filter(head.high))
             value = builder.add(builder.conv(skip, plain_filter(head.low)), high)

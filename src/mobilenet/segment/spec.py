@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Head = Literal["lraspp", "raspp", "deeplabv3", "deeplabv3plus"]
 Pool = Literal["global", "window"]
+Gate = Literal["sigmoid", "hard_sigmoid"]
 DilationRule = Literal["reference", "torchvision"]
 
 HEADS: tuple[str, ...] = ("lraspp", "raspp", "deeplabv3", "deeplabv3plus")
@@ -30,7 +31,8 @@ class SegmenterSpec:
 
     lraspp         V3 paper, Fig. 10: `filters` channels gated by a pooled map, and a skip at
                    stride 8. `pool` "window" is the paper's average over 49x49 every 16 rows and
-                   20 columns, made for 1024x2048 pixels; "global" is torchvision's
+                   20 columns, made for 1024x2048 pixels; "global" is torchvision's. `gate`: the
+                   paper's and torchvision's "sigmoid", or "hard_sigmoid", which int8 has
     raspp          V2 paper, 6.3: a 1x1 and an image-pooling branch, joined by a 1x1
     deeplabv3      with three 3x3 branches at `rates` besides; with `refine` a 3x3 behind the join,
                    which torchvision has and the authors' code has not
@@ -49,6 +51,7 @@ class SegmenterSpec:
     rates: tuple[int, ...] = (12, 24, 36)
     refine: bool = False
     pool: Pool = "global"
+    gate: Gate = "sigmoid"
     auxiliary: bool = False
     reduced_tail: bool = False
     dilation: DilationRule = "reference"
@@ -67,6 +70,8 @@ class SegmenterSpec:
             raise UsageError(f"pool {self.pool!r}: expected 'global' or 'window'")
         if self.pool == "window" and self.head != "lraspp":
             raise UsageError(f"pool 'window' belongs to head 'lraspp', not {self.head!r}")
+        if self.gate not in ("sigmoid", "hard_sigmoid"):
+            raise UsageError(f"gate {self.gate!r}: expected 'sigmoid' or 'hard_sigmoid'")
         if self.refine and self.head != "deeplabv3":
             raise UsageError(f"refine belongs to head 'deeplabv3', not {self.head!r}")
         if self.dilation not in ("reference", "torchvision"):
@@ -114,16 +119,35 @@ class SegmenterSpec:
         return cls(**read)
 
 
+def _lraspp(name: str) -> SegmenterSpec:
+    return SegmenterSpec(backbone=_dilated(name), gate="hard_sigmoid")
+
+
+def _deeplab(name: str, head: Head) -> SegmenterSpec:
+    return SegmenterSpec(backbone=_dilated(name), head=head, filters=256, rates=(6, 12, 18))
+
+
+# To train from: each has an int8 form
 SEGMENTERS: dict[str, SegmenterSpec] = {
-    "lraspp_mobilenet_v2": SegmenterSpec(backbone=_dilated("mobilenet_v2")),
-    "lraspp_mobilenet_v3_large": SegmenterSpec(),
-    "lraspp_mobilenet_v3_small": SegmenterSpec(backbone=_dilated("mobilenet_v3_small")),
-    "deeplabv3_mobilenet_v2": SegmenterSpec(
-        backbone=_dilated("mobilenet_v2"), head="deeplabv3", filters=256, rates=(6, 12, 18)
-    ),
-    "deeplabv3_mobilenet_v3_large": SegmenterSpec(head="deeplabv3", filters=256, rates=(6, 12, 18)),
-    "deeplabv3plus_mobilenet_v2": SegmenterSpec(
-        backbone=_dilated("mobilenet_v2"), head="deeplabv3plus", filters=256, rates=(6, 12, 18)
+    "lraspp_mobilenet_v2": _lraspp("mobilenet_v2"),
+    "lraspp_mobilenet_v3_large": _lraspp("mobilenet_v3_large"),
+    "lraspp_mobilenet_v3_small": _lraspp("mobilenet_v3_small"),
+    "raspp_mobilenet_v2": _deeplab("mobilenet_v2", "raspp"),
+    "deeplabv3_mobilenet_v2": _deeplab("mobilenet_v2", "deeplabv3"),
+    "deeplabv3_mobilenet_v3_large": _deeplab("mobilenet_v3_large", "deeplabv3"),
+    "deeplabv3plus_mobilenet_v2": _deeplab("mobilenet_v2", "deeplabv3plus"),
+}
+
+# What torchvision's weights of these names need
+TORCHVISION: dict[str, SegmenterSpec] = {
+    "lraspp_mobilenet_v3_large": SegmenterSpec(dilation="torchvision"),
+    "deeplabv3_mobilenet_v3_large": SegmenterSpec(
+        head="deeplabv3",
+        filters=256,
+        refine=True,
+        auxiliary=True,
+        dropout=0.5,
+        dilation="torchvision",
     ),
 }
 
