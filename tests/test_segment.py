@@ -17,6 +17,7 @@ from torchvision.models.segmentation import (
     lraspp_mobilenet_v3_large,
 )
 
+from mobilenet.backbone import load_backbone
 from mobilenet.errors import TrainingError, UsageError, WeightsError
 from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer import run_integer
@@ -40,7 +41,7 @@ from mobilenet.segment.cost import count_segmenter
 from mobilenet.segment.loss import cross_entropy, segment_loss
 from mobilenet.segment.model import Segmenter
 from mobilenet.segment.train import SegmentTraining, train_segmenter
-from mobilenet.segment.weights import load_backbone, load_state, torchvision_state
+from mobilenet.segment.weights import load_state, torchvision_state
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -116,21 +117,21 @@ def test_a_classifiers_backbone_is_loaded_but_for_a_reduced_tail() -> None:
     small = ModelSpec(name="mobilenet_v2", width=0.35)
     classifier = create(small).eval()
     whole = create_segmenter(SegmenterSpec(backbone=replace(small, output_stride=16)))
-    assert load_backbone(whole, classifier.state_dict()) == ()
+    assert load_backbone(whole.backbone, classifier.state_dict()) == ()
     undilated = create_segmenter(SegmenterSpec(backbone=small)).eval()
-    load_backbone(undilated, classifier.state_dict())
+    load_backbone(undilated.backbone, classifier.state_dict())
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         one = undilated.backbone.features(x, ["c5"])["c5"]
         assert torch.equal(one, classifier.backbone.features(x, ["c5"])["c5"])
 
     reduced = create_segmenter(SegmenterSpec(backbone=small, reduced_tail=True))
-    left = load_backbone(reduced, classifier.state_dict())
-    assert left[0] == "backbone.blocks.14.project.conv.weight"
-    assert not any(name.startswith("backbone.blocks.13.") for name in left)
+    left = load_backbone(reduced.backbone, classifier.state_dict(), reduced_tail=True)
+    assert left[0] == "blocks.14.project.conv.weight"
+    assert not any(name.startswith("blocks.13.") for name in left)
     with pytest.raises(WeightsError, match="same model, width and width rule"):
         load_backbone(
-            create_segmenter(SegmenterSpec(backbone=replace(small, width=0.5))),
+            create_segmenter(SegmenterSpec(backbone=replace(small, width=0.5))).backbone,
             classifier.state_dict(),
         )
 

@@ -1,10 +1,12 @@
 """Rows to a module, with named feature taps."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .architectures import Network, Tap
+from .errors import WeightsError
 from .layers import BLOCKS, InvertedResidual, LayerOptions
 
 
@@ -50,3 +52,37 @@ class Backbone(nn.Module):
         if name not in self.taps:
             raise ValueError(f"tap {name!r}: expected one of {list(self.taps)}")
         return self.taps[name]
+
+
+def load_backbone(
+    backbone: Backbone, classifier: Mapping[str, Tensor], *, reduced_tail: bool = False
+) -> tuple[str, ...]:
+    """Load a backbone from the state dict of a classifier, and name what stayed as it was.
+
+    That is empty but with `reduced_tail`, whose layers no classifier has; the blocks behind the
+    backbone's last are not needed. Raises WeightsError where a tensor is missing, or without
+    `reduced_tail` of another shape.
+    """
+    mine = {
+        name: value
+        for name, value in backbone.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    theirs = {
+        name.removeprefix("backbone."): value
+        for name, value in classifier.items()
+        if name.startswith("backbone.")
+    }
+    if missing := [name for name in mine if name not in theirs]:
+        raise WeightsError(f"the classifier's weights lack the backbone's {missing[:5]}")
+    unfit = tuple(name for name, value in mine.items() if theirs[name].shape != value.shape)
+    if unfit and not reduced_tail:
+        name = unfit[0]
+        raise WeightsError(
+            f"the classifier's backbone.{name} has the shape {tuple(theirs[name].shape)}: expected "
+            f"{tuple(mine[name].shape)}, of the same model, width and width rule"
+        )
+    with torch.no_grad():
+        for name in mine.keys() - set(unfit):
+            mine[name].copy_(theirs[name])
+    return unfit

@@ -1,4 +1,4 @@
-"""Weights for segmenters: torchvision's own, and backbones that were trained as classifiers."""
+"""torchvision's weights for segmenters."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -53,30 +53,6 @@ def load_state(segmenter: "Segmenter", state: Mapping[str, "Tensor"]) -> None:
             "weights do not fit the segmenter: "
             f"missing {missing[:5]}, left over {found.unexpected_keys[:5]}"
         )
-
-
-def load_backbone(segmenter: "Segmenter", classifier: Mapping[str, "Tensor"]) -> tuple[str, ...]:
-    """Load a classifier's backbone from its state dict, and name what stayed as it was.
-
-    That is empty but where `reduced_tail` made layers that no classifier has. Raises WeightsError
-    where a tensor is missing, or of another shape though the tail is whole.
-    """
-    import torch
-
-    mine = segmenter.state_dict()
-    names = [name for name in mine if name.startswith("backbone.") and not name.endswith(_COUNTER)]
-    if missing := [name for name in names if name not in classifier]:
-        raise WeightsError(f"the classifier's weights lack {missing[:5]}")
-    unfit = tuple(name for name in names if classifier[name].shape != mine[name].shape)
-    if unfit and not segmenter.spec.reduced_tail:
-        raise WeightsError(
-            f"the classifier's {unfit[0]} has the shape {tuple(classifier[unfit[0]].shape)}: "
-            f"expected {tuple(mine[unfit[0]].shape)}, of the same model, width and width rule"
-        )
-    with torch.no_grad():
-        for name in set(names) - set(unfit):
-            mine[name].copy_(classifier[name])
-    return unfit
 
 
 def _torchvision_names(spec: "SegmenterSpec") -> dict[str, str]:
