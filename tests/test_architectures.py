@@ -13,6 +13,7 @@ from mobilenet.architectures import (
     V3_SMALL,
     Architecture,
     dilate_entries,
+    halve_last_stage,
     make_divisible,
     minimalistic,
     reduce_tail,
@@ -117,8 +118,18 @@ def test_the_reduced_tail_is_torchvisions():
     small = count(resolve(reduce_tail(V3_SMALL)), 224)
     assert (large.params, large.madds) == (2_569_352, 182_302_720)
     assert (small.params, small.madds) == (1_099_672, 43_763_584)
+    with pytest.raises(ValueError, match="only V3"):
+        reduce_tail(V2)
+
+
+def test_a_halved_last_stage_keeps_all_before_it():
+    for table, start in ((V2, 14), (V3_LARGE, 13), (V3_SMALL, 9)):
+        whole, halved = resolve(table), resolve(halve_last_stage(table))
+        assert halved.blocks[:start] == whole.blocks[:start]
+        behind = zip(halved.blocks[start:], whole.blocks[start:], strict=True)
+        assert all(2 * half.out_channels == full.out_channels for half, full in behind)
     with pytest.raises(ValueError, match="only V2 and V3"):
-        reduce_tail(V1)
+        halve_last_stage(V1)
 
 
 def test_a_network_ends_at_a_tap():

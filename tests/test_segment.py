@@ -113,7 +113,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         load_state(other, create_segmenter(spec).state_dict())
 
 
-def test_a_classifiers_backbone_is_loaded_but_for_a_reduced_tail() -> None:
+def test_a_classifiers_backbone_is_loaded_but_for_a_halved() -> None:
     small = ModelSpec(name="mobilenet_v2", width=0.35)
     classifier = create(small).eval()
     whole = create_segmenter(SegmenterSpec(backbone=replace(small, output_stride=16)))
@@ -125,8 +125,8 @@ def test_a_classifiers_backbone_is_loaded_but_for_a_reduced_tail() -> None:
         one = undilated.backbone.features(x, ["c5"])["c5"]
         assert torch.equal(one, classifier.backbone.features(x, ["c5"])["c5"])
 
-    reduced = create_segmenter(SegmenterSpec(backbone=small, reduced_tail=True))
-    left = load_backbone(reduced.backbone, classifier.state_dict(), reduced_tail=True)
+    reduced = create_segmenter(SegmenterSpec(backbone=small, halved=True))
+    left = load_backbone(reduced.backbone, classifier.state_dict(), halved=True)
     assert left[0] == "blocks.14.project.conv.weight"
     assert not any(name.startswith("blocks.13.") for name in left)
     with pytest.raises(WeightsError, match="same model, width and width rule"):
@@ -147,6 +147,10 @@ TABLE_7 = [
     ("mobilenet_v2",       1.0,  "lraspp", 256, True,  1.02, 12.83),
     ("mobilenet_v2",       1.0,  "lraspp", 128, True,  0.98, 12.57),
     ("mobilenet_v3_large", 1.0,  "raspp",  256, False, 3.60, 18.43),
+    ("mobilenet_v3_large", 1.0,  "raspp",  256, True,  1.76, 11.24),
+    ("mobilenet_v3_large", 1.0,  "lraspp", 256, True,  1.63, 10.33),
+    ("mobilenet_v3_large", 1.0,  "lraspp", 128, True,  1.51, 9.74),
+    ("mobilenet_v3_small", 1.0,  "lraspp", 128, True,  0.47, 2.90),
     ("mobilenet_v2",       0.5,  "lraspp", 128, True,  0.28, 4.00),
     ("mobilenet_v2",       0.35, "lraspp", 128, True,  0.16, 2.54),
 ]
@@ -159,15 +163,15 @@ TABLE_7 = [
 def test_the_costs_are_those_of_the_papers_table(
     name: str, width: float, head: Any, filters: int, reduced: bool, params: float, madds: float
 ) -> None:
-    """Parameters to the digits printed; multiply-adds are 2 to 5 % below the paper's, whose
-    rows count more than the convolutions that their text describes."""
+    """To 0.01 M of the parameters printed. The multiply-adds of convolutions are 2 to 7 % below
+    the paper's, whose networks have no others: it must count some of what lies between."""
     spec = SegmenterSpec(
-        backbone=backbone(name, width=width), head=head, filters=filters, reduced_tail=reduced,
+        backbone=backbone(name, width=width), head=head, filters=filters, halved=reduced,
         pool="window" if head == "lraspp" else "global", **CITYSCAPES,
     )  # fmt: skip
     cost = count_segmenter(spec, 1024, 2048)
-    assert abs(cost.params / 1e6 - params) < 0.011
-    assert 0.945 < cost.madds / 1e9 / madds < 1
+    assert abs(cost.params / 1e6 - params) < 0.01
+    assert 0.925 < cost.madds / 1e9 / madds < 1
 
 
 def test_the_costs_are_torchvisions() -> None:
@@ -212,7 +216,7 @@ def test_a_spec_is_read_back_and_a_wrong_one_refused() -> None:
         ({"refine": True}, "belongs to head 'deeplabv3'"),
         ({"dilation": "none"}, "expected 'reference'"),
         ({"rates": (6, 0)}, "numbers from 1"),
-        ({"backbone": MODELS["mobilenet_v1"], "reduced_tail": True}, "only V2 and V3"),
+        ({"backbone": MODELS["mobilenet_v1"], "halved": True}, "only V2 and V3"),
     ]
     for options, message in wrong:
         with pytest.raises(UsageError, match=message):
@@ -398,7 +402,7 @@ def test_shapes_that_are_no_scores_are_refused() -> None:
 
 PROGRAMS: list[tuple[str, dict[str, Any], int]] = [
     ("mobilenet_v3_large", {"head": "lraspp", "dilation": "torchvision"}, 16),
-    ("mobilenet_v2", {"gate": "hard_sigmoid", "reduced_tail": True}, 16),
+    ("mobilenet_v2", {"gate": "hard_sigmoid", "halved": True}, 16),
     ("mobilenet_v1", {"head": "raspp"}, 8),
     ("mobilenet_v3_small", {"head": "deeplabv3", "rates": (2, 4, 6), "refine": True}, 16),
     ("mobilenet_v2", {"head": "deeplabv3plus", "rates": (2, 4), "auxiliary": True}, 32),

@@ -189,23 +189,40 @@ def minimalistic(table: Architecture) -> Architecture:
 
 
 def reduce_tail(table: Architecture) -> Architecture:
-    """Halve the channels between C4 and C5: V3's detection networks (V3 paper, 6.3), and "RF2" of
-    the segmentation networks on V2 and V3 (Table 7). V1, whose blocks nobody reduced, is refused.
-    """
-    rows = [row for row in table.rows if isinstance(row, Bottleneck | Bneck)]
-    if len(rows) != len(table.rows) or table.last is None:
-        raise ValueError("reduce_tail: only V2 and V3 tables have a reduced form")
+    """Halve the channels between C4 and C5, as V3's detection networks do (V3 paper, 6.3)."""
+    if not all(isinstance(row, Bneck) for row in table.rows) or table.last is None:
+        raise ValueError("reduce_tail: only V3 tables have a reduced form")
+    rows: list[Bneck] = [row for row in table.rows if isinstance(row, Bneck)]
     start = max(index for index, row in enumerate(rows) if row.s == 2)  # the block C4 -> C5
-    tail: list[Row] = []
-    for row in rows[start:]:
-        if isinstance(row, Bottleneck):
-            tail.append(replace(row, c=row.c // 2))  # t follows the input
-        else:
-            exp = row.exp // 2 if tail else row.exp
-            tail.append(replace(row, exp=exp, out=row.out // 2))
+    tail = [replace(rows[start], out=rows[start].out // 2)]
+    tail += [replace(row, exp=row.exp // 2, out=row.out // 2) for row in rows[start + 1 :]]
     last = replace(table.last, c=table.last.c // 2)
     hidden = table.hidden and table.hidden // 2
     return replace(table, rows=(*rows[:start], *tail), last=last, hidden=hidden)
+
+
+def halve_last_stage(table: Architecture) -> Architecture:
+    """ "RF2" of the V3 paper's segmentation networks: half the channels behind C4 (Table 7).
+
+    Its parameters tell that in V3, unlike in `reduce_tail`, the first expansion is halved too.
+    """
+    rows = [row for row in table.rows if isinstance(row, Bottleneck | Bneck)]
+    if len(rows) != len(table.rows) or table.last is None:
+        raise ValueError("halve_last_stage: only V2 and V3 tables have such a form")
+    start = max(index for index, row in enumerate(rows) if row.s == 2)  # the block C4 -> C5
+    tail = [
+        replace(row, c=row.c // 2)
+        if isinstance(row, Bottleneck)
+        else replace(row, exp=row.exp // 2, out=row.out // 2)
+        for row in rows[start:]
+    ]
+    last = replace(table.last, c=table.last.c // 2)
+    return replace(
+        table,
+        rows=(*rows[:start], *tail),
+        last=last,
+        hidden=table.hidden and table.hidden // 2,
+    )
 
 
 V3_LARGE_MINIMALISTIC = minimalistic(V3_LARGE)

@@ -55,13 +55,13 @@ class Backbone(nn.Module):
 
 
 def load_backbone(
-    backbone: Backbone, classifier: Mapping[str, Tensor], *, reduced_tail: bool = False
+    backbone: Backbone, classifier: Mapping[str, Tensor], *, halved: bool = False
 ) -> tuple[str, ...]:
     """Load a backbone from the state dict of a classifier, and name what stayed as it was.
 
-    That is empty but with `reduced_tail`, whose layers no classifier has; the blocks behind the
+    That is empty but with `halved`, whose layers no classifier has; the blocks behind the
     backbone's last are not needed. Raises WeightsError where a tensor is missing, or without
-    `reduced_tail` of another shape.
+    `halved` of another shape.
     """
     mine = {
         name: value
@@ -76,7 +76,7 @@ def load_backbone(
     if missing := [name for name in mine if name not in theirs]:
         raise WeightsError(f"the classifier's weights lack the backbone's {missing[:5]}")
     unfit = tuple(name for name, value in mine.items() if theirs[name].shape != value.shape)
-    if unfit and not reduced_tail:
+    if unfit and not halved:
         name = unfit[0]
         raise WeightsError(
             f"the classifier's backbone.{name} has the shape {tuple(theirs[name].shape)}: expected "

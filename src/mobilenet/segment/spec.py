@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..architectures import Network, dilate_entries, reduce_tail, resolve, until
+from ..architectures import Network, dilate_entries, halve_last_stage, resolve, until
 from ..errors import UsageError
 from ..models import MODELS, TABLES, ModelSpec
 
@@ -39,7 +39,7 @@ class SegmenterSpec:
     deeplabv3plus  the same join, at stride 4 beside 48 channels of the backbone's, refined by two
                    separable 3x3 (arXiv 1802.02611, Fig. 2)
 
-    `auxiliary`: torchvision's second head on the stride-8 map, for training. `reduced_tail`: RF2,
+    `auxiliary`: torchvision's second head on the stride-8 map, for training. `halved`: RF2,
     half the channels between C4 and C5. `dilation` "torchvision" also dilates the layer whose
     stride was removed, which its weights need. Raises UsageError for what cannot be built.
     """
@@ -53,7 +53,7 @@ class SegmenterSpec:
     pool: Pool = "global"
     gate: Gate = "sigmoid"
     auxiliary: bool = False
-    reduced_tail: bool = False
+    halved: bool = False
     dilation: DilationRule = "reference"
     dropout: float = 0.1
 
@@ -88,7 +88,7 @@ class SegmenterSpec:
         spec = self.backbone
         table = TABLES[spec.name]
         network = resolve(
-            reduce_tail(table) if self.reduced_tail else table,
+            halve_last_stage(table) if self.halved else table,
             width=spec.width,
             output_stride=spec.output_stride,
             rule=spec.width_rule,
