@@ -23,7 +23,7 @@ OPTIONS = {
     "evaluate": "model data split batch_size workers threads device limit skip_bad",
     "predict": "model images top save threads device",
     "import": "file out labels preprocess size",
-    "export": "run to out precision weights input calibrate",
+    "export": "run to out precision weights input calibrate isolated",
     "quantize": (
         "run data out max_drop steps pictures train_minutes portable weight_bits limit skip_bad "
         "threads seed"

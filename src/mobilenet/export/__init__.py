@@ -24,6 +24,7 @@ from .engine import to_engine
 from .executorch import to_executorch
 from .golden import FILE as GOLDEN_FILE
 from .golden import Golden, golden_inputs, read_golden
+from .isolated import export_isolated
 from .litert import to_litert
 from .litert_int8 import litert_ranges
 from .ncnn import to_ncnn
@@ -98,6 +99,7 @@ def export(
     weights: Storage = "float32",
     input: Input = "tensor",
     calibrate: str | None = None,
+    isolated: bool = False,
 ) -> Artifact:
     """Convert a trained run to a model file that other runtimes read, and prove it.
 
@@ -118,9 +120,22 @@ def export(
         calibrate: Dataset whose training pictures int8 takes its ranges from, for a run that
             `quantize` did not write; LiteRT, ExecuTorch and Core ML take further ranges
             from it always.
+        isolated: Convert in a virtual environment of its own in the cache, made on first use, where
+            the converter's packages clash with none of yours. MOBILENET_PIP has options for pip.
     """
     if to not in EXPORTERS:
         raise UsageError(f"format {to!r}: expected one of {sorted(EXPORTERS)}")
+    if isolated:
+        given = {
+            "--to": to,
+            "--out": str(out),
+            "--precision": precision,
+            "--weights": weights,
+            "--input": input,
+            "--calibrate": calibrate,
+        }
+        options = [(name, value) for name, value in given.items() if value is not None]
+        return export_isolated(to, [str(run), *(text for option in options for text in option)])
     out = Path(out)
     if (out / "model.json").exists() and "artifact" not in read_model_json(out):
         raise UsageError(f"{out}: a run, whose model.json would be lost; choose another folder")

@@ -140,6 +140,7 @@ class Artifact(Proof):
 
 _EXPECTED = {
     "float32": "torch's",
+    "float16": "torch's",
     "bfloat16": "those of the rounded weights",
     "int8": "those of the exact integer arithmetic",
 }
