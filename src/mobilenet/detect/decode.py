@@ -1,0 +1,162 @@
+"""From the maps that a detector answers to boxes: what the device does behind the network (NumPy).
+
+A detector's program answers for every level i a map "classes.i" (N, A * C, H, W) and "boxes.i"
+(N, A * 4, H, W); A boxes a pixel, C scores each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..program import Floats
+from .anchors import anchor_boxes, point_grid
+from .boxes import clip, decode, from_distances, iou
+from .spec import STRIDES, DetectorSpec
+
+CLASSES, BOXES = "classes", "boxes"
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """What was found in one picture, the surest first: boxes (N, 4) in pixels, scores (N,), and
+    labels (N,), indices of the classes without background."""
+
+    boxes: Floats
+    scores: Floats
+    labels: Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeRules:
+    """How candidates become detections: scores above `threshold`, the `top` surest of each class,
+    those that overlap a surer one of their class by more than `overlap` (IoU) left out, at most
+    `most` in all. The defaults are torchvision's of its SSDLite."""
+
+    threshold: float = 0.001
+    top: int = 300
+    overlap: float = 0.55
+    most: int = 300
+
+
+def nms(boxes: Floats, scores: Floats, overlap: float) -> NDArray[np.intp]:
+    """Indices of the boxes that no surer one kept overlaps by more than `overlap` (IoU), the
+    surest first; of equal scores the first."""
+    order = np.argsort(-scores, kind="stable")
+    clash = iou(boxes[order], boxes[order]).astype(np.float64) > overlap  # as torchvision compares
+    kept: list[int] = []
+    gone = np.zeros(len(order), bool)
+    for place in range(len(order)):
+        if not gone[place]:
+            kept.append(place)
+            gone |= clash[place]
+    return order[kept]
+
+
+def batched_nms(boxes: Floats, scores: Floats, labels: Labels, overlap: float) -> NDArray[np.intp]:
+    """`nms` of every class by itself; the indices of all, the surest first."""
+    kept = [np.empty(0, np.intp)]
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        kept.append(own[nms(boxes[own], scores[own], overlap)])
+    found = np.sort(np.concatenate(kept))
+    return found[np.argsort(-scores[found], kind="stable")]
+
+
+def select(boxes: Floats, scores: Floats, rules: DecodeRules) -> Detections:
+    """Detections among boxes (P, 4) with a score for each class (P, C)."""
+    rows, columns = [np.empty(0, np.intp)], [np.empty(0, np.int64)]
+    for label in range(scores.shape[1]):
+        own = scores[:, label]
+        likely = np.flatnonzero(own > rules.threshold)
+        likely = likely[np.argsort(-own[likely], kind="stable")[: rules.top]]
+        rows.append(likely)
+        columns.append(np.full(len(likely), label, np.int64))
+    row, label = np.concatenate(rows), np.concatenate(columns)
+    score = scores[row, label]
+    kept = batched_nms(boxes[row], score, label, rules.overlap)[: rules.most]
+    return Detections(boxes=boxes[row[kept]], scores=score[kept], labels=label[kept])
+
+
+def flatten(maps: Mapping[str, Floats], name: str, numbers: int) -> Floats:
+    """The maps "name.0", "name.1" ... (N, A * numbers, H, W) as one (N, P, numbers): level by
+    level, row by row, pixel by pixel, box by box."""
+    return np.concatenate([_flat(level, numbers) for level in _levels(maps, name)], axis=1)
+
+
+def _levels(maps: Mapping[str, Floats], name: str) -> list[Floats]:
+    count = sum(key.split(".")[0] == name for key in maps)
+    return [maps[f"{name}.{index}"] for index in range(count)]
+
+
+def _flat(level: Floats, numbers: int) -> Floats:
+    batch, channels, height, width = level.shape
+    apart = level.reshape(batch, channels // numbers, numbers, height, width)
+    return apart.transpose(0, 3, 4, 1, 2).reshape(batch, -1, numbers)
+
+
+def probabilities(spec: DetectorSpec, classes: Floats) -> Floats:
+    """Raw scores (N, P, C) as probabilities of the classes without background."""
+    if spec.loss == "softmax":
+        raised = np.exp(classes - classes.max(2, keepdims=True))
+        return (raised / raised.sum(2, keepdims=True))[..., 1:]
+    with np.errstate(over="ignore"):  # exp of a large number is inf, and its inverse 0
+        return np.reciprocal(1 + np.exp(-classes))
+
+
+def decode_maps(
+    spec: DetectorSpec,
+    maps: Mapping[str, Floats],
+    *,
+    height: int,
+    width: int,
+    rules: DecodeRules | None = None,
+) -> list[Detections]:
+    """Detections of each of N pictures of height x width pixels, in those pixels."""
+    scores = probabilities(spec, flatten(maps, CLASSES, spec.scores))
+    raw = flatten(maps, BOXES, 4)
+    decoder = BoxDecoder.of(spec, map_sizes(maps), height=height, width=width)
+    return [
+        select(clip(decoder(each), width, height), own, rules or DecodeRules())
+        for each, own in zip(raw, scores, strict=True)
+    ]
+
+
+def map_sizes(maps: Mapping[str, Floats]) -> list[tuple[int, int]]:
+    """Height and width of every level."""
+    return [(level.shape[2], level.shape[3]) for level in _levels(maps, BOXES)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxDecoder:
+    """Raw boxes (P, 4) to corners in pixels: of offsets from `anchors` (P, 4), or of distances
+    from `points` (P, 2), softplus(raw) times `strides` (P,)."""
+
+    anchors: Floats | None
+    points: Floats | None
+    strides: Floats | None
+
+    @classmethod
+    def of(
+        cls,
+        spec: DetectorSpec,
+        maps: Sequence[tuple[int, int]],
+        *,
+        height: int,
+        width: int,
+    ) -> "BoxDecoder":
+        """That of a detector whose maps have these sizes."""
+        if spec.anchors is not None:
+            anchors = anchor_boxes(spec.anchors, maps, height=height, width=width)
+            return cls(anchors=anchors, points=None, strides=None)
+        points, strides = point_grid(maps, STRIDES)
+        return cls(anchors=None, points=points, strides=strides)
+
+    def __call__(self, raw: Floats) -> Floats:
+        if self.anchors is not None:
+            return decode(raw, self.anchors)
+        assert self.points is not None
+        assert self.strides is not None
+        return from_distances(np.logaddexp(0, raw) * self.strides[:, None], self.points)
