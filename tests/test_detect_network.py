@@ -17,6 +17,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
 
+from mobilenet.backbone import load_backbone
 from mobilenet.classify import folded
 from mobilenet.detect import (
     DETECTORS,
@@ -49,7 +50,7 @@ from mobilenet.detect.weights import torchvision_state
 from mobilenet.errors import TrainingError, UsageError, WeightsError
 from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer import run_integer
-from mobilenet.models import MODELS
+from mobilenet.models import MODELS, create
 from mobilenet.program import Program, evaluate_float
 from mobilenet.quantize import quantise_program
 
@@ -231,6 +232,30 @@ def test_a_state_of_something_else_is_refused() -> None:
         torchvision_state(DETECTORS["fcos_mobilenet_v2"], state)
     with pytest.raises(WeightsError, match="on mobilenet_v1"):
         torchvision_state(DETECTORS["ssdlite_mobilenet_v1"], state)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("ssd_mobilenet_v1", 0),
+        ("ssdlite_mobilenet_v2", 0),
+        ("fcos_mobilenet_v2", 0),
+        ("ssdlite_mobilenet_v3_large", 5 + 2 * 19 + 5),
+    ],
+)
+def test_a_classifiers_weights_load_into_the_backbone(name: str, left: int) -> None:
+    spec = little(name)
+    torch.manual_seed(1)
+    classifier = create(replace(spec.backbone, classes=7)).eval()
+    detector = create_detector(spec).eval()
+    kept = load_backbone(detector.backbone, classifier.state_dict(), halved=spec.reduced_tail)
+    assert len(kept) == left  # one projection, two blocks, the last layer
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    taps = [tap for tap in spec.taps if left == 0 or tap != "last"]
+    with torch.no_grad():
+        found = detector.backbone.features(x, taps)
+        expected = classifier.backbone.features(x, taps)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 # ------------------------------------------------------------------------- assignment and losses

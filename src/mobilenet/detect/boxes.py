@@ -18,10 +18,10 @@ def area(boxes: Floats) -> Floats:
 
 def iou(first: Floats, second: Floats) -> Floats:
     """Intersection over union (N, M) of boxes (N, 4) and (M, 4); 0 where both are empty."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    inside = np.clip(high - low, 0, None).prod(2)
-    union = area(first)[:, None] + area(second)[None] - inside
+    wide = np.minimum(first[:, None, 2], second[:, 2]) - np.maximum(first[:, None, 0], second[:, 0])
+    high = np.minimum(first[:, None, 3], second[:, 3]) - np.maximum(first[:, None, 1], second[:, 1])
+    inside = np.maximum(wide, 0) * np.maximum(high, 0)
+    union = area(first)[:, None] + area(second) - inside
     return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
 
 

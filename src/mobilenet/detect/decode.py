@@ -4,8 +4,9 @@ A detector's program answers for every level i a map "classes.i" (N, A * C, H, W
 (N, A * 4, H, W); A boxes a pixel, C scores each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,24 +61,43 @@ def batched_nms(boxes: Floats, scores: Floats, labels: Labels, overlap: float) -
     kept = [np.empty(0, np.intp)]
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
-        kept.append(own[nms(boxes[own], scores[own], overlap)])
+        kept.append(own if len(own) == 1 else own[nms(boxes[own], scores[own], overlap)])
     found = np.sort(np.concatenate(kept))
     return found[np.argsort(-scores[found], kind="stable")]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Scores (K,) worth a look, class by class, of which rows (K,) and labels (K,)."""
+
+    rows: NDArray[np.intp]
+    labels: Labels
+    scores: Floats
+
+
+def candidates(scores: Floats, rules: DecodeRules) -> Candidates:
+    """The scores (P, C) above the threshold, at most `rules.top` of each class."""
+    rows, labels = np.nonzero(scores > rules.threshold)
+    found = scores[rows, labels]
+    order = np.lexsort((rows, -found, labels))
+    labels = labels[order]
+    rank = np.arange(len(order)) - np.searchsorted(labels, labels)
+    order = order[rank < rules.top]
+    return Candidates(
+        rows=rows[order], labels=labels[rank < rules.top].astype(np.int64), scores=found[order]
+    )
+
+
 def select(boxes: Floats, scores: Floats, rules: DecodeRules) -> Detections:
     """Detections among boxes (P, 4) with a score for each class (P, C)."""
-    rows, columns = [np.empty(0, np.intp)], [np.empty(0, np.int64)]
-    for label in range(scores.shape[1]):
-        own = scores[:, label]
-        likely = np.flatnonzero(own > rules.threshold)
-        likely = likely[np.argsort(-own[likely], kind="stable")[: rules.top]]
-        rows.append(likely)
-        columns.append(np.full(len(likely), label, np.int64))
-    row, label = np.concatenate(rows), np.concatenate(columns)
-    score = scores[row, label]
-    kept = batched_nms(boxes[row], score, label, rules.overlap)[: rules.most]
-    return Detections(boxes=boxes[row[kept]], scores=score[kept], labels=label[kept])
+    likely = candidates(scores, rules)
+    return _without_doubles(boxes[likely.rows], likely, rules)
+
+
+def _without_doubles(boxes: Floats, likely: Candidates, rules: DecodeRules) -> Detections:
+    """Detections of candidates whose boxes are (K, 4)."""
+    kept = batched_nms(boxes, likely.scores, likely.labels, rules.overlap)[: rules.most]
+    return Detections(boxes=boxes[kept], scores=likely.scores[kept], labels=likely.labels[kept])
 
 
 def flatten(maps: Mapping[str, Floats], name: str, numbers: int) -> Floats:
@@ -115,48 +135,48 @@ def decode_maps(
     rules: DecodeRules | None = None,
 ) -> list[Detections]:
     """Detections of each of N pictures of height x width pixels, in those pixels."""
+    rules = rules or DecodeRules()
     scores = probabilities(spec, flatten(maps, CLASSES, spec.scores))
-    raw = flatten(maps, BOXES, 4)
-    decoder = BoxDecoder.of(spec, map_sizes(maps), height=height, width=width)
-    return [
-        select(clip(decoder(each), width, height), own, rules or DecodeRules())
-        for each, own in zip(raw, scores, strict=True)
-    ]
+    decoder = box_decoder(spec, map_sizes(maps), height=height, width=width)
+    found = []
+    for raw, own in zip(flatten(maps, BOXES, 4), scores, strict=True):
+        likely = candidates(own, rules)
+        boxes = clip(decoder(raw[likely.rows], likely.rows), width, height)
+        found.append(_without_doubles(boxes, likely, rules))
+    return found
 
 
-def map_sizes(maps: Mapping[str, Floats]) -> list[tuple[int, int]]:
+def map_sizes(maps: Mapping[str, Floats]) -> tuple[tuple[int, int], ...]:
     """Height and width of every level."""
-    return [(level.shape[2], level.shape[3]) for level in _levels(maps, BOXES)]
+    return tuple((level.shape[2], level.shape[3]) for level in _levels(maps, BOXES))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoxDecoder:
-    """Raw boxes (P, 4) to corners in pixels: of offsets from `anchors` (P, 4), or of distances
-    from `points` (P, 2), softplus(raw) times `strides` (P,)."""
+    """Raw boxes to corners in pixels: of offsets from `anchors` (P, 4), or of distances from
+    `points` (P, 2), softplus(raw) times `strides` (P,)."""
 
     anchors: Floats | None
     points: Floats | None
     strides: Floats | None
 
-    @classmethod
-    def of(
-        cls,
-        spec: DetectorSpec,
-        maps: Sequence[tuple[int, int]],
-        *,
-        height: int,
-        width: int,
-    ) -> "BoxDecoder":
-        """That of a detector whose maps have these sizes."""
-        if spec.anchors is not None:
-            anchors = anchor_boxes(spec.anchors, maps, height=height, width=width)
-            return cls(anchors=anchors, points=None, strides=None)
-        points, strides = point_grid(maps, STRIDES)
-        return cls(anchors=None, points=points, strides=strides)
-
-    def __call__(self, raw: Floats) -> Floats:
+    def __call__(self, raw: Floats, rows: NDArray[np.intp]) -> Floats:
+        """Boxes (K, 4) of raw ones (K, 4), which are these rows (K,) of the P."""
         if self.anchors is not None:
-            return decode(raw, self.anchors)
+            return decode(raw, self.anchors[rows])
         assert self.points is not None
         assert self.strides is not None
-        return from_distances(np.logaddexp(0, raw) * self.strides[:, None], self.points)
+        reach = np.logaddexp(0, raw) * self.strides[rows, None]
+        return from_distances(reach, self.points[rows])
+
+
+@lru_cache(maxsize=16)
+def box_decoder(
+    spec: DetectorSpec, maps: tuple[tuple[int, int], ...], *, height: int, width: int
+) -> BoxDecoder:
+    """That of a detector whose maps have these sizes for pictures of height x width."""
+    if spec.anchors is not None:
+        anchors = anchor_boxes(spec.anchors, maps, height=height, width=width)
+        return BoxDecoder(anchors=anchors, points=None, strides=None)
+    points, strides = point_grid(maps, STRIDES)
+    return BoxDecoder(anchors=None, points=points, strides=strides)
