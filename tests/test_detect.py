@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ from mobilenet.detect.boxes import (
     to_corners,
     to_distances,
 )
+from mobilenet.detect.decode import flatten
 from mobilenet.errors import DataError, MissingDependency, UsageError
 
 
@@ -156,10 +158,10 @@ def test_overlap_is_torchvisions_and_nothing_of_empty_boxes() -> None:
 # -------------------------------------------------------------------------------------- decoding
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
-    count=st.integers(0, 120),
+    count=st.integers(0, 400),
     classes=st.integers(1, 5),
     overlap=st.sampled_from([0.0, 0.3, 0.55, 0.9]),
 )
@@ -215,6 +217,31 @@ def test_a_points_distances_become_its_box() -> None:
     np.testing.assert_allclose(found.boxes, [[40, 32, 60, 52]], rtol=1e-5)
     assert found.labels.tolist() == [1]
     assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("threshold", [0.0, 0.001, 0.05, 0.6])
+def test_rows_that_are_left_out_hold_no_candidate(loss: Any, threshold: float) -> None:
+    spec = DetectorSpec(classes=4, loss=loss, anchors=torchvision_anchors())
+    rng = np.random.default_rng(0)
+    sizes = [(6, 5), (3, 3), (2, 2), (1, 1), (1, 1), (1, 1)]
+    maps = {
+        f"{name}.{level}": rng.normal(0, spread, (2, 6 * numbers, *size)).astype(np.float32)
+        for name, numbers, spread in (("classes", spec.scores, 3), ("boxes", 4, 0.5))
+        for level, size in enumerate(sizes)
+    }
+    rules = DecodeRules(threshold=threshold, top=40, overlap=0.5, most=60)
+    found = decode_maps(spec, maps, height=96, width=80, rules=rules)
+    anchors = anchor_boxes(spec.anchors or (), sizes, height=96, width=80)
+    scores, raw = flatten(maps, "classes", spec.scores), flatten(maps, "boxes", 4)
+    for ours, own, offsets in zip(found, scores, raw, strict=True):
+        tensor = torch.from_numpy(own)
+        sure = tensor.softmax(1)[:, 1:] if loss == "softmax" else tensor.sigmoid()
+        expected = select(clip(decode(offsets, anchors), 80, 96), sure.numpy(), rules)
+        assert len(expected.scores) > 10
+        np.testing.assert_array_equal(ours.labels, expected.labels)
+        np.testing.assert_allclose(ours.scores, expected.scores, atol=1e-6)
+        np.testing.assert_allclose(ours.boxes, expected.boxes, atol=1e-4)
 
 
 # ---------------------------------------------------------------------------------------- metric

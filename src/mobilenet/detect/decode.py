@@ -17,6 +17,8 @@ from .boxes import clip, decode, from_distances, iou
 from .spec import STRIDES, DetectorSpec
 
 CLASSES, BOXES = "classes", "boxes"
+_TOGETHER = 256  # boxes of all classes that are compared at once
+_SLACK = 1e-3  # of a score, for roundings
 Labels = NDArray[np.int64]
 
 
@@ -45,8 +47,26 @@ class DecodeRules:
 def nms(boxes: Floats, scores: Floats, overlap: float) -> NDArray[np.intp]:
     """Indices of the boxes that no surer one kept overlaps by more than `overlap` (IoU), the
     surest first; of equal scores the first."""
+    return batched_nms(boxes, scores, np.zeros(len(scores), np.int64), overlap)
+
+
+def batched_nms(boxes: Floats, scores: Floats, labels: Labels, overlap: float) -> NDArray[np.intp]:
+    """`nms` of every class by itself; the indices of all, the surest first."""
+    if len(scores) <= _TOGETHER:
+        return _greedy(boxes, scores, labels, overlap)
+    kept = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        kept.append(own[_greedy(boxes[own], scores[own], labels[own], overlap)])
+    found = np.sort(np.concatenate(kept))
+    return found[np.argsort(-scores[found], kind="stable")]
+
+
+def _greedy(boxes: Floats, scores: Floats, labels: Labels, overlap: float) -> NDArray[np.intp]:
     order = np.argsort(-scores, kind="stable")
-    clash = iou(boxes[order], boxes[order]).astype(np.float64) > overlap  # as torchvision compares
+    boxes, labels = boxes[order], labels[order]
+    clash = iou(boxes, boxes).astype(np.float64) > overlap  # in float64, as torchvision compares
+    clash &= labels[:, None] == labels
     kept: list[int] = []
     gone = np.zeros(len(order), bool)
     for place in range(len(order)):
@@ -54,16 +74,6 @@ def nms(boxes: Floats, scores: Floats, overlap: float) -> NDArray[np.intp]:
             kept.append(place)
             gone |= clash[place]
     return order[kept]
-
-
-def batched_nms(boxes: Floats, scores: Floats, labels: Labels, overlap: float) -> NDArray[np.intp]:
-    """`nms` of every class by itself; the indices of all, the surest first."""
-    kept = [np.empty(0, np.intp)]
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        kept.append(own if len(own) == 1 else own[nms(boxes[own], scores[own], overlap)])
-    found = np.sort(np.concatenate(kept))
-    return found[np.argsort(-scores[found], kind="stable")]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,12 +128,22 @@ def _flat(level: Floats, numbers: int) -> Floats:
 
 
 def probabilities(spec: DetectorSpec, classes: Floats) -> Floats:
-    """Raw scores (N, P, C) as probabilities of the classes without background."""
+    """Raw scores (P, C) as probabilities of the classes without background."""
     if spec.loss == "softmax":
-        raised = np.exp(classes - classes.max(2, keepdims=True))
-        return (raised / raised.sum(2, keepdims=True))[..., 1:]
+        raised = np.exp(classes - classes.max(1, keepdims=True))
+        return (raised / raised.sum(1, keepdims=True))[:, 1:]
     with np.errstate(over="ignore"):  # exp of a large number is inf, and its inverse 0
         return np.reciprocal(1 + np.exp(-classes))
+
+
+def _promising(spec: DetectorSpec, classes: Floats, threshold: float) -> NDArray[np.intp]:
+    """The rows of raw scores (P, C) that can hold a probability above the threshold, and few
+    others: under softmax one is below exp(its score - the background's)."""
+    if not 0 < threshold < 1:
+        return np.arange(len(classes))
+    if spec.loss == "softmax":
+        return np.flatnonzero(classes[:, 1:].max(1) - classes[:, 0] > np.log(threshold) - _SLACK)
+    return np.flatnonzero(classes.max(1) > np.log(threshold / (1 - threshold)) - _SLACK)
 
 
 def decode_maps(
@@ -136,12 +156,14 @@ def decode_maps(
 ) -> list[Detections]:
     """Detections of each of N pictures of height x width pixels, in those pixels."""
     rules = rules or DecodeRules()
-    scores = probabilities(spec, flatten(maps, CLASSES, spec.scores))
     decoder = box_decoder(spec, map_sizes(maps), height=height, width=width)
     found = []
+    scores = flatten(maps, CLASSES, spec.scores)
     for raw, own in zip(flatten(maps, BOXES, 4), scores, strict=True):
-        likely = candidates(own, rules)
-        boxes = clip(decoder(raw[likely.rows], likely.rows), width, height)
+        some = _promising(spec, own, rules.threshold)
+        likely = candidates(probabilities(spec, own[some]), rules)
+        rows = some[likely.rows]
+        boxes = clip(decoder(raw[rows], rows), width, height)
         found.append(_without_doubles(boxes, likely, rules))
     return found
 
