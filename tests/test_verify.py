@@ -142,6 +142,35 @@ def test_a_faithful_export_is_certified(family: Path, dataset: Path, runtime: st
     assert "75.00 %" in str(found)
 
 
+def test_a_folder_of_exported_folders_gets_one_matrix(family: Path, dataset: Path) -> None:
+    for name in ("good", "damaged", "lost"):
+        shutil.copytree(family / "exported", family / "all" / name)
+    damage(family / "all" / "damaged", lambda bias: bias + 0.01 * np.arange(len(bias)))
+    (family / "all" / "lost" / "model.onnx").unlink()
+    (family / "all" / "notes.txt").write_text("")
+    run = next(path for path in family.iterdir() if (path / "model.safetensors").exists())
+    shutil.copytree(run, family / "all" / "run")  # is measured with each, not for itself
+    found = verify(family / "all", str(dataset), run=run, threads=1, max_drop=100.0)
+    assert not found.ok
+    assert [one.folder.name for one in found.certificates] == ["damaged", "good"]
+    assert [one.ok for one in found.certificates] == [False, True]
+    alone = verify(family / "all" / "good", str(dataset), run=run, threads=1)
+    assert found.certificates[1].comparison == alone.comparison
+    assert found.certificates[1].top1 == alone.top1
+    assert "cannot be read" in found.failed[str(family / "all" / "lost")]
+    page = (family / "all" / "certificates.html").read_text()
+    assert "1 of 3 folders hold their gate" in page
+    assert "75.0 %" in page
+    assert json.loads((family / "all" / "damaged" / "certificate.json").read_text())["ok"] is False
+    assert "damaged  FAILS" in str(found)
+
+    shutil.rmtree(family / "all" / "damaged")
+    shutil.rmtree(family / "all" / "lost")
+    assert verify(family / "all", str(dataset), run=run, threads=1).ok
+    with pytest.raises(UsageError, match="for one exported folder"):
+        verify(family / "all", str(dataset), run=run, runtime="onnxruntime")
+
+
 def test_the_certificate_names_the_very_pictures(family: Path, dataset: Path) -> None:
     data = Path(shutil.copytree(dataset, family / "data"))
     first = verify(family / "exported", str(dataset), threads=1)

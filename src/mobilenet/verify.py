@@ -19,7 +19,7 @@ from .checkpoint import load_model, read_model_json
 from .data import Split
 from .device import DeviceReport
 from .durable import write_atomically
-from .errors import CheckpointError, UsageError
+from .errors import CheckpointError, MobilenetError, UsageError
 from .evaluate import SplitChoice, answer, match_classes, open_split
 from .evaluate.metrics import CONFIDENCE, Estimate, wilson
 from .evaluate.model import Forward, OpenModel, torch_forward
@@ -28,9 +28,11 @@ from .export import disagreement, golden_inputs, read_golden
 from .export.on_device import OnDevice, open_on_device
 from .export.proof import tie_of
 from .progress import say
-from .runtime import Floats, Machine, Model, inspect_machine, load
+from .report.certificates import certificates_page
+from .runtime import Floats, Machine, Model, inspect_machine, is_artifact, load
 
 FILE = "certificate.json"
+PAGE = "certificates.html"  # of a folder of exported folders
 BATCH = 16
 DEVICE_BATCH = 128  # pushed at once
 READERS = 2
@@ -147,6 +149,45 @@ class Certificate:
         return f" (convolutions: {counts})" if counts else ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Certificates:
+    """Those of several exported folders. `failed` says why others were not measured, `page` is the
+    matrix of all as HTML. `ok` where every folder has a certificate whose gate holds."""
+
+    ok: bool
+    certificates: tuple[Certificate, ...]
+    failed: Mapping[str, str]
+    page: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "ok": self.ok,
+            "certificates": [one.to_json() for one in self.certificates],
+            "failed": dict(self.failed),
+            "page": str(self.page),
+        }
+
+    def __str__(self) -> str:
+        """A line for each folder, and where the page is."""
+        width = max(len(one.folder.name) for one in self.certificates) if self.certificates else 0
+        lines = [
+            f"{one.folder.name:<{width}}  {'holds' if one.ok else 'FAILS'}  "
+            f"top-1 {100 * one.top1.value:.2f} %"
+            + (
+                ""
+                if one.comparison is None
+                else f", drop {one.comparison.drop.points:.2f}, same answer "
+                f"{100 * one.comparison.agreement.value:.2f} %"
+            )
+            + f"  {one.runtime} in {one.precision}"
+            + "".join(f"\n    {problem}" for problem in one.problems)
+            for one in self.certificates
+        ]
+        lines += [f"{name}  not measured: {why}" for name, why in self.failed.items()]
+        return "\n".join([*lines, f"side by side: {self.page}"])
+
+
 def verify(
     folder: Path,
     data: str,
@@ -159,11 +200,14 @@ def verify(
     limit: int | None = None,
     device: str | None = None,
     cores: str | None = None,
-) -> Certificate:
+) -> Certificate | Certificates:
     """Compare an exported file with its run on labelled pictures; write certificate.json.
 
+    A folder of exported folders is measured one by one, on the same pictures, and gets
+    certificates.html, which has them side by side.
+
     Args:
-        folder: Exported folder.
+        folder: Exported folder, or one that holds several.
         data: Dataset: a folder, a manifest or a known name.
         run: The float run; without it where it lay when it was exported.
         max_drop: Percentage points of accuracy that the file may lose.
@@ -181,6 +225,10 @@ def verify(
         raise UsageError("--cores are those of a --device")
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"max_drop {max_drop}: expected percentage points, 0 or more")
+    if several := _exported_within(Path(folder)):
+        if runtime is not None or device is not None:
+            raise UsageError("--runtime and --device are for one exported folder")
+        return _all(several, data, run, max_drop, split=split, threads=threads, limit=limit)
     if device is None:
         model = load(folder, runtime=runtime, threads=threads)
         return _verified(model, None, data, run=run, max_drop=max_drop, split=split, limit=limit)
@@ -188,6 +236,74 @@ def verify(
         raise UsageError("--runtime: on a device it is always the engine")
     with open_on_device(folder, device, threads=threads or 1, cores=cores) as (model, found):
         return _verified(model, found, data, run=run, max_drop=max_drop, split=split, limit=limit)
+
+
+def _exported_within(folder: Path) -> list[Path]:
+    """The exported folders in one that is neither exported nor a run."""
+    if (folder / "model.json").exists() or not folder.is_dir():
+        return []
+    return sorted(inner for inner in folder.iterdir() if _may_be_exported(inner))
+
+
+def _may_be_exported(folder: Path) -> bool:
+    """Whether it is an exported folder, or one whose model.json cannot be read."""
+    try:
+        return is_artifact(folder)
+    except CheckpointError:
+        return True
+
+
+def _all(
+    folders: list[Path],
+    data: str,
+    run: Path | None,
+    max_drop: float,
+    *,
+    split: SplitChoice | None,
+    threads: int | None,
+    limit: int | None,
+) -> Certificates:
+    """Certificates of all, in turn; what the float network answered is computed once."""
+    found, failed, sizes, known = [], {}, {}, {}
+    for folder in folders:
+        try:
+            model = load(folder, threads=threads)
+            sizes[str(folder)] = model.file.description.get("bytes", len(model.file.data))
+            one = _verified(
+                model,
+                None,
+                data,
+                run=run,
+                max_drop=max_drop,
+                split=split,
+                limit=limit,
+                known=known,
+            )
+            found.append(one)
+            say(f"{folder}: {'holds' if one.ok else 'FAILS'}")
+        except MobilenetError as error:
+            failed[str(folder)] = str(error)
+            say(f"{folder}: not measured: {error}")
+    page = folders[0].parent / PAGE
+    text = certificates_page([one.to_json() for one in found], failed, sizes)
+    write_atomically(page, text.encode())
+    ok = not failed and all(one.ok for one in found)
+    return Certificates(ok=ok, certificates=tuple(found), failed=failed, page=page)
+
+
+Known = dict[tuple[str, bytes], Floats]
+
+
+def _remembered(forward: Forward, weights: str, known: Known) -> Forward:
+    """The function, which answers what is in `known` for these weights from there."""
+
+    def answered(images: Floats) -> Floats:
+        key = (weights, hashlib.sha256(images.tobytes()).digest())
+        if key not in known:
+            known[key] = forward(images)
+        return known[key]
+
+    return answered
 
 
 def _verified(
@@ -199,6 +315,7 @@ def _verified(
     max_drop: float,
     split: SplitChoice | None,
     limit: int | None,
+    known: Known | None = None,
 ) -> Certificate:
     start = time.perf_counter()
     folder = model.file.folder
@@ -210,6 +327,8 @@ def _verified(
 
     golden = _check_golden(model)
     with _torch_network(source, model.session.threads) as forward:
+        if forward is not None and known is not None:
+            forward = _remembered(forward, model.file.weights_sha256, known)
         batch = BATCH if there is None else DEVICE_BATCH
         places = match_classes(dataset, exported)
         answers = _answers(model, forward, part, places, batch)
