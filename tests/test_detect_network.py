@@ -45,10 +45,11 @@ from mobilenet.detect.loss import (
     softmax_loss,
 )
 from mobilenet.detect.model import PRIOR, Detector, flatten
-from mobilenet.detect.train import DetectTraining, train_detector
+from mobilenet.detect.train import train_detector
 from mobilenet.detect.weights import torchvision_state
 from mobilenet.errors import TrainingError, UsageError, WeightsError
 from mobilenet.flat import Card, EngineFile, write_engine
+from mobilenet.heads import HeadTraining
 from mobilenet.integer import run_integer
 from mobilenet.models import MODELS, create
 from mobilenet.program import Program, evaluate_float
@@ -532,8 +533,8 @@ def test_a_few_pictures_are_learnt_by_heart(name: str) -> None:
     state = train_detector(
         detector,
         repeat(drawn(8, 64)),
-        DetectTraining(steps=steps, lr=3e-3, backbone_rate=1.0, average=0.95),
-        report=lambda step, losses: seen.append(float(sum(losses))),
+        HeadTraining(steps=steps, lr=3e-3, backbone_rate=1.0, average=0.95),
+        report=lambda step, loss: seen.append(loss),
     )
     assert len(seen) == steps
     assert seen[-1] < seen[0] / 5
@@ -548,7 +549,7 @@ def test_a_frozen_backbone_does_not_move(name: str) -> None:
     head = {key: value.clone() for key, value in detector.head.state_dict().items()}
     images, _, _ = drawn(2, 64)
     batch = (images, [torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.long)] * 2)  # no objects
-    options = DetectTraining(steps=2, backbone_rate=0)
+    options = HeadTraining(steps=2, backbone_rate=0)
     state = train_detector(detector, repeat(drawn(2, 64)), options)
     for key, value in before.items():
         torch.testing.assert_close(detector.backbone.state_dict()[key], value, rtol=0, atol=0)
@@ -561,12 +562,12 @@ def test_a_frozen_backbone_does_not_move(name: str) -> None:
 def test_training_stops_where_it_cannot_go_on() -> None:
     detector = create_detector(little("ssdlite_mobilenet_v3_small"))
     with pytest.raises(TrainingError, match="ended after 1 of 3 steps"):
-        train_detector(detector, [drawn(2, 64)], DetectTraining(steps=3))
+        train_detector(detector, [drawn(2, 64)], HeadTraining(steps=3))
     images, boxes, labels = drawn(2, 64)
     with pytest.raises(TrainingError, match="step 0: the loss is nan"):
-        train_detector(detector, [(images * torch.nan, boxes, labels)], DetectTraining(steps=1))
+        train_detector(detector, [(images * torch.nan, boxes, labels)], HeadTraining(steps=1))
     with pytest.raises(UsageError, match="at least 1 step"):
-        DetectTraining(steps=0)
+        HeadTraining(steps=0)
 
 
 @pytest.mark.parametrize(("loss", "prior"), [("sigmoid", PRIOR), ("softmax", 0.0)])
