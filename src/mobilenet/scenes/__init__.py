@@ -1,0 +1,5 @@
+"""Labelled scenes: pictures with boxes, masks and keypoints, read from their field's formats."""
+
+from .scene import Scene, SceneData
+
+__all__ = ["Scene", "SceneData"]
