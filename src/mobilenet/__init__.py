@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .benchmark import benchmark
+    from .compose import compose
     from .doctor import doctor
     from .errors import (
         CheckpointError,
@@ -54,6 +55,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "benchmark",
+    "compose",
     "create",
     "doctor",
     "evaluate",
@@ -72,6 +74,7 @@ __all__ = [
 _VERBS = frozenset(
     [
         "benchmark",
+        "compose",
         "doctor",
         "evaluate",
         "export",
