@@ -210,6 +210,10 @@ def test_coco_keypoints(tmp_path: Path) -> None:
         ({"bbox": [10, 5, float("nan"), 6]}, "is not made of numbers"),
         ({"category_id": 4}, "category_id 4 is not among the categories [3, 18]"),
         ({"image_id": 8}, "image_id 8 (1 objects) is not among the images"),
+        ({"category_id": [3]}, "category_id [3] is not among the categories [3, 18]"),
+        ({"image_id": None}, "no object with an image_id"),
+        ({"iscrowd": 2}, "iscrowd 2: expected 0 or 1"),
+        ({"area": float("nan")}, "area nan: expected square pixels"),
         ({"segmentation": [[1, 2, 3, 4]]}, "three corners or more"),
         ({"segmentation": {"size": [40, 30], "counts": [1200]}}, "expected [height, width]"),
         ({"segmentation": {"size": [30, 40], "counts": [3, 4]}}, "runs of 7 pixels in a picture"),
@@ -263,6 +267,11 @@ def test_pictures_that_exif_turns(animals: Path) -> None:
         (
             coco(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]),
             "the id 1 is there twice",
+        ),
+        (coco(categories=[{"id": "1", "name": "a"}]), "expected a whole number as id"),
+        (
+            coco(categories=[{"id": 1, "name": "a", "keypoints": ["x"], "skeleton": [[1, 2]]}]),
+            "categories[0]: skeleton: expected a list of pairs of 1 to 1",
         ),
         (coco(categories=[{"id": 1}]), "categories[0]: no record with id and name"),
     ],

@@ -6,6 +6,7 @@ its pictures. A folder `masks/SPLIT/NAME.png` beside `annotations/` holds the pi
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ def list_coco(source: Path, defects: Defects, *, task: str) -> Found:
     files = {"all": source} if source.is_file() else _find(source, task)
     read = {split: _load(path) for split, path in files.items()}
     classes, unused = _classes(files, read)
-    keypoints, skeleton = _keypoints(files, read, classes)
+    keypoints, skeleton = _keypoints(read, classes)
     splits: dict[str, list[Scene]] = {}
     for split, content in read.items():
         reader = _Reader(files[split], split, content, classes, keypoints, defects, task)
@@ -85,7 +86,7 @@ class _Reader:
     def scenes(self) -> list[Scene]:
         by_image: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
         for index, record in enumerate(self.content["annotations"]):
-            if isinstance(record, dict) and "image_id" in record:
+            if isinstance(record, dict) and _key(record.get("image_id")) is not None:
                 by_image.setdefault(record["image_id"], []).append((index, record))
             else:
                 self.defects.add(self._where("annotations", index), "no object with an image_id")
@@ -95,8 +96,10 @@ class _Reader:
         for index, record in enumerate(track(images, total=len(images), desc=self.path.name)):
             where = self._where("images", index)
             try:
-                key, name = record["id"], str(record["file_name"])
+                key, name = _key(record["id"]), record["file_name"]
             except (KeyError, TypeError):
+                key, name = None, None
+            if key is None or not isinstance(name, str) or not name or "\0" in name:
                 self.defects.add(where, "no record with id and file_name")
                 continue
             if key in seen:
@@ -110,6 +113,9 @@ class _Reader:
                 size = check_size(image, where, stated)
             except ImageError as error:
                 self.defects.add(error.name or where, error.reason)
+                continue
+            except ValueError as error:
+                self.defects.add(where, str(error))
                 continue
             read = [self._mark(at, given, size) for at, given in marks]
             marked = [mark for mark in read if mark is not None]
@@ -133,7 +139,7 @@ class _Reader:
         where = self._where("annotations", index)
         if "id" in record:
             where += f" (id {record['id']})"
-        label = self.labels.get(record.get("category_id"))
+        label = self.labels.get(_key(record.get("category_id")))
         if label is None:
             known = sorted(self.labels)
             self.defects.add(
@@ -146,12 +152,12 @@ class _Reader:
                 where=where,
                 label=label,
                 box=_box(record),
-                crowd=bool(record.get("iscrowd", 0)),
+                crowd=_crowd(record),
                 area=_area(record),
                 keypoints=self._points(record),
                 segment=_segment(record.get("segmentation"), size),
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             self.defects.add(where, str(error))
             return None
 
@@ -241,14 +247,35 @@ def _load(path: Path) -> dict[str, Any]:
                 f"{path}: no list {part!r}: expected COCO's images, annotations and categories"
             )
     for index, record in enumerate(content["categories"]):
-        if not isinstance(record, dict) or not {"id", "name"} <= set(record):
-            raise DataError(f"{path}, categories[{index}]: no record with id and name")
+        reason = _why_no_category(record)
+        if reason:
+            raise DataError(f"{path}, categories[{index}]: {reason}")
     for part in ("id", "name"):
         counts = Counter(record[part] for record in content["categories"])
         twice = [key for key, count in counts.items() if count > 1]
         if twice:
             raise DataError(f"{path}, categories: the {part} {twice[0]!r} is there twice; keep one")
     return content
+
+
+def _why_no_category(record: Any) -> str | None:
+    if not isinstance(record, dict) or not {"id", "name"} <= set(record):
+        return "no record with id and name"
+    if type(record["id"]) is not int or not isinstance(record["name"], str) or not record["name"]:
+        return "expected a whole number as id and a text as name"
+    names, lines = record.get("keypoints", []), record.get("skeleton", [])
+    if not _is_list(names, str) or len(set(names)) < len(names):
+        return "keypoints: expected a list of names, each once"
+    pairs = isinstance(lines, list) and all(
+        _is_list(line, int) and len(line) == 2 for line in lines
+    )
+    if not pairs or not all(1 <= end <= len(names) for line in lines for end in line):
+        return f"skeleton: expected a list of pairs of 1 to {len(names)}"
+    return None
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(one) is kind for one in value)
 
 
 def _classes(
@@ -264,7 +291,7 @@ def _classes(
         used |= {
             by_id[record["category_id"]]
             for record in content["annotations"]
-            if isinstance(record, dict) and record.get("category_id") in by_id
+            if isinstance(record, dict) and _key(record.get("category_id")) in by_id
         }
     groups = [
         name
@@ -280,34 +307,36 @@ def _classes(
 
 
 def _keypoints(
-    files: dict[str, Path], read: dict[str, dict[str, Any]], classes: tuple[str, ...]
+    read: dict[str, dict[str, Any]], classes: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
     """The names of all categories' keypoints, each once, and the lines between them."""
     names: list[str] = []
     lines: list[tuple[int, int]] = []
-    for split, content in read.items():
+    for content in read.values():
         for record in content["categories"]:
             if record["name"] not in classes:
                 continue
-            own = [str(name) for name in record.get("keypoints", [])]
-            if len(set(own)) < len(own):
-                raise DataError(f"{files[split]}: category {record['name']}: a keypoint twice")
+            own = record.get("keypoints", [])
             names += [name for name in own if name not in names]
             for pair in record.get("skeleton", []):
-                if len(pair) != 2 or not all(1 <= end <= len(own) for end in pair):
-                    raise DataError(
-                        f"{files[split]}: category {record['name']}: the skeleton's {pair} is no "
-                        f"pair of 1 to {len(own)}"
-                    )
                 line = (names.index(own[pair[0] - 1]), names.index(own[pair[1] - 1]))
                 if line not in lines:
                     lines.append(line)
     return tuple(names), tuple(lines)
 
 
+def _key(value: Any) -> int | str | None:
+    """An id, None for what cannot be one."""
+    return value if type(value) in (int, str) else None
+
+
 def _stated(record: dict[str, Any]) -> tuple[int, int] | None:
     width, height = record.get("width"), record.get("height")
-    return (int(width), int(height)) if width and height else None
+    if width is None or height is None:
+        return None
+    if type(width) is not int or type(height) is not int:
+        raise ValueError(f"width {width!r}, height {height!r}: expected whole pixels")
+    return width, height
 
 
 def _box(record: dict[str, Any]) -> tuple[float, float, float, float] | None:
@@ -322,7 +351,16 @@ def _box(record: dict[str, Any]) -> tuple[float, float, float, float] | None:
 
 def _area(record: dict[str, Any]) -> float | None:
     area = record.get("area")
+    if area is not None and not 0 <= float(area) < math.inf:
+        raise ValueError(f"area {area!r}: expected square pixels")
     return float(area) if area else None
+
+
+def _crowd(record: dict[str, Any]) -> bool:
+    given = record.get("iscrowd", 0)
+    if given not in (0, 1):
+        raise ValueError(f"iscrowd {given!r}: expected 0 or 1")
+    return bool(given)
 
 
 def _segment(given: Any, size: tuple[int, int]) -> Segment | None:

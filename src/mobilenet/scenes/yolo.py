@@ -166,12 +166,18 @@ def _pose(path: Path, settings: dict[str, Any]) -> tuple[tuple[int, int], tuple[
     shape = settings.get("kpt_shape")
     if not shape:
         return (0, 0), ()
-    if len(shape) != 2 or shape[1] not in (2, 3):
+    if not _is_shape(shape):
         raise DataError(f"{path}: kpt_shape: {shape}: expected [keypoints, 2 or 3]")
-    flipped = tuple(settings.get("flip_idx", range(shape[0])))
-    if sorted(flipped) != list(range(shape[0])):
+    given = settings.get("flip_idx", list(range(shape[0])))
+    flipped = tuple(given) if isinstance(given, list) else ()
+    if any(type(at) is not int for at in flipped) or sorted(flipped) != list(range(shape[0])):
         raise DataError(f"{path}: flip_idx: expected each of 0 to {shape[0] - 1} once")
     return (int(shape[0]), int(shape[1])), flipped
+
+
+def _is_shape(shape: Any) -> bool:
+    whole = isinstance(shape, list) and all(type(number) is int for number in shape)
+    return whole and len(shape) == 2 and 1 <= shape[0] <= 1000 and shape[1] in (2, 3)
 
 
 def _labels_of(picture: Path) -> Path:
@@ -210,9 +216,9 @@ def _mark(
         values = np.array([float(cell) for cell in cells])
     except ValueError:
         raise ValueError(f"{' '.join(cells)!r}: expected numbers") from None
-    label = int(values[0])
-    if label != values[0] or not 0 <= label < classes:
+    if not len(values) or values[0] not in range(classes):
         raise ValueError(f"class {cells[0]}: expected 0 to {classes - 1}")
+    label = int(values[0])
     points, numbers = shape
     pose = bool(points) and len(values) == 5 + points * numbers
     polygon = not points and len(values) >= 7 and len(values) % 2 == 1
