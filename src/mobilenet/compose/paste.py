@@ -57,19 +57,25 @@ def paste_scene(
     picture = background.astype(np.float32)
     owners = np.full((size, size), -1, np.int16)
     whole: list[int] = []  # pixels of each object, were nothing in front
+    seen = np.zeros(0, np.int64)  # and what is seen of them
     placed: list[tuple[Cutout, np.ndarray]] = []
     for cutout in chosen:
         drawing, flip = cutout.draw(rng), flips[cutout.label]
         for _ in range(_TRIES):
             layer, points = place(drawing, flip, size, look, rng)
+            height, width = layer.shape[:2]
+            window = np.s_[points.top : points.top + height, points.left : points.left + width]
             solid = layer[..., 3] >= 128
             pixels = int(solid.sum())
-            if pixels < max(SMALLEST, VISIBLE * points.total) or _hides(owners, solid, whole):
+            least = max(SMALLEST, VISIBLE * points.total)
+            if pixels < least or _hides(owners, whole, seen, window, solid):
                 continue
             alpha = layer[..., 3:].astype(np.float32) / 255
-            picture += (layer[..., :3] - picture) * alpha
-            owners[solid] = len(placed)
+            picture[window] += (layer[..., :3] - picture[window]) * alpha
+            seen -= _counts(owners[window][solid], len(seen))
+            owners[window][solid] = len(placed)
             whole.append(points.total)
+            seen = np.append(seen, pixels)
             placed.append((cutout, points.points))
             break
     result = np.clip(np.round(picture), 0, 255).astype(np.uint8)
@@ -81,9 +87,11 @@ def paste_scene(
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """`points`: float32 (K, 3) in the scene's pixels; `total`: the object's solid pixels, also
-    those outside the picture."""
+    """`left`, `top`: of the layer in the scene. `points`: float32 (K, 3) in the scene's pixels.
+    `total`: the object's solid pixels, also those outside the picture."""
 
+    left: int
+    top: int
     points: np.ndarray
     total: int
 
@@ -91,7 +99,8 @@ class Placed:
 def place(
     drawing: Drawing, flip: Sequence[int], size: int, look: Look, rng: np.random.Generator
 ) -> tuple[np.ndarray, Placed]:
-    """A cut-out varied and moved to a random place: uint8 (size, size, 4), and where it is."""
+    """A cut-out varied and moved to a random place: uint8 (h, w, 4), as far as it is inside the
+    picture, and where that is."""
     image, points = drawing
     points = points.astype(np.float64)
     share = math.exp(rng.uniform(math.log(look.scale[0]), math.log(look.scale[1])))
@@ -113,10 +122,15 @@ def place(
     )
     low, high = half * (1 - 2 * reach), size - half * (1 - 2 * reach)
     x, y = rng.uniform(np.minimum(low, size / 2), np.maximum(high, size / 2))
-    a, b, c = cos, sin, width / 2 - cos * x - sin * y
-    d, e, f = -sin, cos, height / 2 + sin * x - cos * y
+    left, top = (max(math.floor(at), 0) for at in (x - half[0] - 2, y - half[1] - 2))
+    right, bottom = (min(math.ceil(at), size) for at in (x + half[0] + 2, y + half[1] + 2))
+    a, b, c = cos, sin, width / 2 - cos * (x - left) - sin * (y - top)
+    d, e, f = -sin, cos, height / 2 + sin * (x - left) - cos * (y - top)
     moved = image.transform(
-        (size, size), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC
+        (right - left, bottom - top),
+        Image.Transform.AFFINE,
+        (a, b, c, d, e, f),
+        Image.Resampling.BICUBIC,
     )
     blur = rng.uniform(0, look.soft)
     if blur > 0.2:
@@ -124,13 +138,13 @@ def place(
         moved.putalpha(Image.fromarray(np.minimum(np.asarray(soft), np.asarray(moved)[..., 3])))
     layer = np.array(moved)
     gain = rng.uniform(1 - look.colour, 1 + look.colour) * rng.uniform(0.9, 1.1, 3)
-    colours = layer[..., :3] * gain + rng.uniform(-20, 20)
+    colours = layer[..., :3] * gain.astype(np.float32) + np.float32(rng.uniform(-20, 20))
     layer[..., :3] = np.clip(colours, 0, 255)
     total = int((np.asarray(image)[..., 3] >= 128).sum())
     offset = points[:, :2] - [width / 2, height / 2]
     points[:, 0] = x + cos * offset[:, 0] - sin * offset[:, 1]
     points[:, 1] = y + sin * offset[:, 0] + cos * offset[:, 1]
-    return layer, Placed(points.astype(np.float32), total)
+    return layer, Placed(left, top, points.astype(np.float32), total)
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -140,12 +154,21 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     return found
 
 
-def _hides(owners: np.ndarray, solid: np.ndarray, whole: Sequence[int]) -> bool:
+def _hides(
+    owners: np.ndarray,
+    whole: Sequence[int],
+    seen: np.ndarray,
+    window: tuple[slice, slice],
+    solid: np.ndarray,
+) -> bool:
     """Whether pasting leaves too little of an object behind."""
-    if not whole:
-        return False
-    left = np.bincount(owners[~solid & (owners >= 0)], minlength=len(whole))
+    left = seen - _counts(owners[window][solid], len(seen))
     return bool((left < np.maximum(SMALLEST, VISIBLE * np.array(whole))).any())
+
+
+def _counts(owners: np.ndarray, objects: int) -> np.ndarray:
+    """How many of these pixels belong to each object."""
+    return np.bincount(owners[owners >= 0], minlength=objects)
 
 
 def seen_points(points: np.ndarray, owners: np.ndarray, at: int) -> np.ndarray:
