@@ -20,6 +20,7 @@ from mobilenet.errors import DataError, UsageError
 from mobilenet.scenes import open_scenes
 from mobilenet.scenes.segments import extent, paint
 
+DOCS = Path(__file__).parent.parent / "docs"
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 
 
@@ -366,3 +367,22 @@ def test_the_shipped_photographs_are_found(cutouts: Path, tmp_path: Path) -> Non
     pytest.importorskip("skimage")
     made = compose(cutouts, out=tmp_path / "out", pictures=2, size=96)
     assert min(made.backgrounds.values()) >= 2
+
+
+# The page
+
+
+def test_the_page_runs_as_it_is_written(
+    cutouts: Path, backgrounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compose(cutouts, out=tmp_path / "scenes", backgrounds=backgrounds, pictures=4, size=96)
+    backgrounds.rename(tmp_path / "photographs")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "scenes.md").read_text(), re.S)
+    assert len(blocks) == 4
+    scope: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "scenes.md", "exec"), scope)
+    assert open_scenes("composed").classes == ("round", "square")
+    with Image.open("shown.png") as shown:
+        assert shown.size == (96, 96)
