@@ -15,33 +15,18 @@ if [ ! -d "$stamps" ]; then
   fi
   dpkg-deb -x "$package" .cache/stamps
 fi
-python - "$stamps" "${MOBILENET_PICTURES:-4000}" <<'END'
-import sys
-
-import mobilenet
-
-stamps, pictures = sys.argv[1], int(sys.argv[2])
-mammals = "animals/mammals"
-hoofed = ",".join(f"{mammals}/{kind}" for kind in ("bovines", "camel", "deer", "equines"))
-made = mobilenet.compose(
-    stamps,
-    out="runs/out/scenes",
-    classes=[  # objects: in all, then of train, val and test
-        "bird=animals/birds",  # 35: 21, 7, 7
-        "fish=animals/fish",  # 11: 7, 2, 2
-        f"hoofed={hoofed}",  # 26: 16, 5, 5
-        "fruit=food/fruit",  # 26: 16, 5, 5
-        "vegetable=food/vegetables",  # 18: 10, 4, 4
-        "flower=plants/flowers",  # 24: 14, 5, 5
-        "coin=symbols/money",  # 26: 16, 5, 5
-        "sign=town/roadsigns",  # 17: 10, 4, 3
-        "vehicle=vehicles",  # 17: 10, 4, 3
-        "tool=household/tools",  # 12: 8, 2, 2
-    ],
-    # drawings rather than photographs, and currencies' signs
-    without=["cartoon", "plastic", "00_symbols"],
-    pictures=pictures,
-    skip_bad=True,  # three traffic lights are photographs without alpha
-)
-print(made)
-END
+# objects in all, then of train, val and test
+mammals=animals/mammals
+mobilenet data compose "$stamps" --out runs/out/scenes --pictures "${MOBILENET_PICTURES:-4000}" \
+  --classes bird=animals/birds `# 35: 21, 7, 7` \
+  --classes fish=animals/fish `# 11: 7, 2, 2` \
+  --classes "hoofed=$mammals/bovines,$mammals/camel,$mammals/deer,$mammals/equines" `# 26: 16, 5, 5` \
+  --classes fruit=food/fruit `# 26: 16, 5, 5` \
+  --classes vegetable=food/vegetables `# 18: 10, 4, 4` \
+  --classes flower=plants/flowers `# 24: 14, 5, 5` \
+  --classes coin=symbols/money `# 26: 16, 5, 5` \
+  --classes sign=town/roadsigns `# 17: 10, 4, 3` \
+  --classes vehicle=vehicles `# 17: 10, 4, 3` \
+  --classes tool=household/tools `# 12: 8, 2, 2` \
+  --without cartoon --without plastic --without 00_symbols `# drawings, currencies' signs` \
+  --skip-bad # three traffic lights are photographs without alpha

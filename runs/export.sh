@@ -18,7 +18,7 @@ if [ ! -f "$out/run/model.json" ]; then
 fi
 if [ ! -f "$out/int8/quantisation.json" ]; then
   step "int8 that every target can hold: eight bits everywhere"
-  mobilenet quantize "$out/run" fashion-mnist --out "$out/int8" --portable --max-drop 0.1
+  mobilenet quantize "$out/run" fashion-mnist --out "$out/int8" --portable --max-drop 0.3
 fi
 
 targets=(onnx openvino engine)

@@ -17,6 +17,10 @@ from mobilenet.errors import CheckpointError, UsageError
 # Adding an option is a decision: this list is what scripts rely on.
 OPTIONS = {
     "info": "model width size classes output_stride width_rule",
+    "data compose": (
+        "cutouts out backgrounds classes without pictures size objects figures faces held_out seed "
+        "skip_bad"
+    ),
     "doctor": "data seed val_fraction workers target model width",
     "train": "data out model width size weights recipe overrides epochs minutes resume skip_bad "
     "resize val_fraction limit seed threads workers device",
@@ -69,7 +73,7 @@ def test_help_lists_every_verb_and_each_explains_itself(capsys: pytest.CaptureFi
     overview = capsys.readouterr().out
     for name in cli.VERBS:
         assert f"  {name} " in overview
-        assert run(name, "--help") == 0
+        assert run(*name.split(), "--help") == 0
         shown = capsys.readouterr().out
         assert "--json" in shown
         assert "Raises" not in shown

@@ -17,6 +17,8 @@ from .errors import MobilenetError, UsageError
 
 VERBS = {
     "info": "Print a network's table with its parameters, multiply-adds and activation memory.",
+    "data compose": "Compose labelled scenes of cut-outs pasted on photographs: COCO JSON, PNG "
+    "masks, pictures.",
     "doctor": "Check a dataset without training on it, or, without one, this machine.",
     "train": "Train a MobileNet on labelled images, from ImageNet weights or from scratch.",
     "evaluate": "Measure a run or an exported artifact on labelled images.",
@@ -28,8 +30,8 @@ VERBS = {
     "benchmark": "Time a model with several runtimes, in turns, NumPy arrays in and out.",
 }
 
-# what Python calls a verb whose name it keeps for itself
-FUNCTIONS = {"import": "import_model"}
+# what Python calls a verb whose name it keeps for itself, or that has two words
+FUNCTIONS = {"import": "import_model", "data compose": "compose"}
 
 _RAISES = re.compile(r"(?:(?<=\n)|(?<=\. ))Raises [A-Z][^:]*?\.\s*?(?=\n\n|\Z)", re.S)
 
@@ -64,6 +66,8 @@ def _main(arguments: list[str]) -> None:
         print(f"mobilenet {version('mobilenet')}")
         sys.exit(0)
     name, *options = arguments
+    if options and f"{name} {options[0]}" in VERBS:
+        name, options = f"{name} {options[0]}", options[1:]
     if name not in VERBS:
         print(f"mobilenet: verb {name!r}: expected one of {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)
@@ -84,7 +88,7 @@ def _main(arguments: list[str]) -> None:
 
 
 def _overview() -> str:
-    verbs = [f"  {name:<10} {summary}" for name, summary in VERBS.items()]
+    verbs = [f"  {name:<12} {summary}" for name, summary in VERBS.items()]
     return "\n".join([_INTRODUCTION, *verbs, _CLOSING])
 
 

@@ -42,14 +42,28 @@ class Composed:
     backgrounds: dict[str, int]
     notes: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object of every field."""
+        return {**asdict(self), "path": str(self.path)}
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        splits = ", ".join(f"{count} {name}" for name, count in self.pictures.items())
+        lines = [f"{self.path}: {splits} pictures, {sum(self.objects.values())} objects"]
+        lines += [
+            f"  {name}: cut-outs {', '.join(f'{n} {split}' for split, n in counts.items())}"
+            for name, counts in self.cutouts.items()
+        ]
+        return "\n".join([*lines, *self.notes])
+
 
 def compose(
-    cutouts: str | Path | None = None,
+    cutouts: Path | None = None,
     *,
-    out: str | Path,
-    backgrounds: str | Path | None = None,
-    classes: Sequence[str] = (),
-    without: Sequence[str] = (),
+    out: Path,
+    backgrounds: Path | None = None,
+    classes: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
     pictures: int = 1000,
     size: int = 320,
     objects: tuple[int, int] = (1, 6),
@@ -61,17 +75,25 @@ def compose(
 ) -> Composed:
     """Compose labelled scenes of cut-outs pasted on photographs: COCO JSON, PNG masks, pictures.
 
-    `cutouts`: a folder of class folders, nested or not, of pictures with alpha; `classes` chooses
-    among its folders or puts several together, NAME=FOLDER,FOLDER, and `without` names folders to
-    leave out at any depth. Points named in its landmarks.json or landmarks.csv become keypoints.
-    `backgrounds`: a folder of photographs; none takes those that scikit-image and scikit-learn
-    ship. `pictures`: of train; val and test have `held_out` as many each, of `held_out` of each
-    class's objects and of the backgrounds each, which no other split has. `size`: pixels of a
-    picture's side. `objects`: how many a picture has, the least and the most. `figures`, `faces`:
-    so many drawn people with COCO's seventeen keypoints, drawn faces with six landmarks. `skip_bad`
-    leaves out cut-outs that are damaged or have no alpha. Equal arguments write equal bytes. `out`
-    appears once all is written.
-    Raises DataError for cut-outs that cannot be used, UsageError for options that cannot work.
+    Objects and backgrounds of val and test are in no other split. Equal arguments write equal
+    bytes; the folder appears once all is written. Raises DataError for cut-outs that cannot be
+    used, UsageError for options that cannot work.
+
+    Args:
+        cutouts: Folder of class folders, nested or not, of pictures with alpha. Points named in its
+            landmarks.json or landmarks.csv become keypoints.
+        out: Folder to write, which is not there yet.
+        backgrounds: Folder of photographs; without it those of scikit-image and scikit-learn.
+        classes: One of its folders, or several put together: NAME=FOLDER,FOLDER. Without it all.
+        without: A folder to leave out, at any depth.
+        pictures: Of train; val and test have held_out as many each.
+        size: Pixels of a picture's side.
+        objects: How many a picture has, the least and the most.
+        figures: So many drawn people, with COCO's seventeen keypoints.
+        faces: So many drawn faces, with six landmarks.
+        held_out: Part of each class's objects, and of the backgrounds, for val, and for test.
+        seed: Of all that is random.
+        skip_bad: Leave out cut-outs that are damaged or have no alpha.
     """
     _check(cutouts, pictures, size, objects, figures, faces, held_out)
     target = Path(out).expanduser()
