@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from mobilenet.benchmark import ASKED_FOR, CAPS, NAMES, Benchmark, benchmark
+from mobilenet.benchmark import CAPS, NAMES, Benchmark, benchmark
 from mobilenet.benchmark import subject as subject_module
 from mobilenet.benchmark.contest import Contender
 from mobilenet.benchmark.result import summarise
-from mobilenet.benchmark.subject import find_subject, random_network
+from mobilenet.benchmark.subject import ASKED_FOR, OWN_FILES_ONLY, find_subject, random_network
 from mobilenet.cost import count
 from mobilenet.errors import MissingDependency, MobilenetError, UsageError
 from mobilenet.models import MODELS
@@ -87,7 +87,7 @@ def test_a_model_by_name_in_every_runtime() -> None:
     assert all(r["precision"] == "float32" and r["threads"] == 1 for r in data["results"])
     assert all(r["max_error"] < 1e-4 and r["cosine"] > 0.999999 for r in data["results"])
     timed = {r["runtime"] for r in data["results"]}
-    assert data["skipped"].keys() == set(NAMES) - set(ASKED_FOR) - timed
+    assert data["skipped"].keys() == set(NAMES) - {*ASKED_FOR, *OWN_FILES_ONLY} - timed
     assert data["skipped"].keys() <= {"litert", "engine"}
     spec = replace(MODELS["mobilenet_v3_small_minimalistic"], width=0.35)
     cost = count(spec.network(), 40)

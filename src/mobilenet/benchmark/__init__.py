@@ -18,7 +18,6 @@ from .subject import TORCH, find_subject
 __all__ = ["CAPS", "NAMES", "Benchmark", "Timing", "benchmark"]
 
 NAMES = (TORCH, *RUNTIMES)
-ASKED_FOR = ("wasm",)  # and not timed else
 # by which a runtime's instruction sets can be capped, to be set before the process starts:
 # oneDNN's is OpenVINO's and PyTorch's
 CAPS = ("ONEDNN_MAX_CPU_ISA", "MOBILENET_ENGINE_ISA")
@@ -77,7 +76,7 @@ def benchmark(
     skipped: dict[str, str] = {}
     wrong: dict[str, str] = {}
     try:
-        for name in runtime or [name for name in NAMES if name not in ASKED_FOR]:
+        for name in runtime or [name for name in NAMES if subject.suits(name)]:
             try:
                 contenders[name], failed = enter(
                     subject, name, threads=threads, precision=precision

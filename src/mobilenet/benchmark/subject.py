@@ -40,6 +40,7 @@ DEFAULT_SIZE = 224
 _SEED = 0
 _CALIBRATION_IMAGES = 32
 _QDQ = "onnx QDQ"
+ASKED_FOR = ("wasm",)  # and not timed else
 OWN_FILES_ONLY = ("executorch", "ncnn", "coreml")  # no file is made for them on the way
 
 
@@ -126,6 +127,12 @@ class Subject:
             name: self._opening(runtime, precision, file)
             for name, file in self._quantised(runtime).items()
         }
+
+    def suits(self, runtime: str) -> bool:
+        """Whether it is timed unasked: what has no file of this is not."""
+        if runtime not in (*ASKED_FOR, *OWN_FILES_ONLY):
+            return True
+        return runtime not in ASKED_FOR and self.own is not None and self._runs_own(runtime)
 
     def _runs_own(self, runtime: str) -> bool:
         assert self.own is not None
