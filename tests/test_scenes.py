@@ -182,6 +182,28 @@ def test_coco_runs_in_both_spellings_are_the_same_object(animals: Path) -> None:
     np.testing.assert_array_equal(open_scenes(animals).splits["train"][0].boxes, [[4, 3, 20, 9]])
 
 
+def test_masks_beside_coco_are_checked_before_training(animals: Path) -> None:
+    images = [
+        {"id": 7, "file_name": "p/a.png", "width": 40, "height": 30},
+        {"id": 9, "file_name": "q/a.png", "width": 40, "height": 30},
+    ]
+    values = {"p": 1, "q": 2}
+    for folder, value in values.items():
+        picture(animals / "train2017" / folder / "a.png")
+        mask = animals / "masks/train" / folder / "a.png"
+        mask.parent.mkdir(parents=True)
+        Image.fromarray(np.full((30, 40), value, np.uint8)).save(mask)
+    save(animals / "annotations/instances_train2017.json", coco(images=images))
+    scenes = open_scenes(animals, task="segment").splits["train"]
+    assert [scene.semantic().max() for scene in scenes] == [1, 2]  # not each other's
+    Image.fromarray(np.full((30, 40), 9, np.uint8)).save(animals / "masks/train/p/a.png")
+    with pytest.raises(DataError, match=r"1 defects(.|\n)*p/a\.png: the values \[9\], but 0 is"):
+        open_scenes(animals, task="segment")
+    (kept,) = open_scenes(animals, task="segment", skip_bad=True).splits["train"]
+    assert kept.semantic().max() == 2
+    assert len(open_scenes(animals).splits["train"]) == 2
+
+
 def test_coco_keypoints(tmp_path: Path) -> None:
     points = {"keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2], [1, 3]]}
     record = {**coco()["annotations"][0], "keypoints": [11, 6, 2, 12, 7, 1, 0, 0, 0]}
@@ -214,6 +236,8 @@ def test_coco_keypoints(tmp_path: Path) -> None:
         ({"image_id": None}, "no object with an image_id"),
         ({"iscrowd": 2}, "iscrowd 2: expected 0 or 1"),
         ({"area": float("nan")}, "area nan: expected square pixels"),
+        ({"area": 1e39}, "area 1e+39: expected square pixels"),
+        ({"segmentation": [[0, 0, 1e9, 0, 1e9, 9]]}, "further outside its picture of 40 x 30"),
         ({"segmentation": [[1, 2, 3, 4]]}, "three corners or more"),
         ({"segmentation": {"size": [40, 30], "counts": [1200]}}, "expected [height, width]"),
         ({"segmentation": {"size": [30, 40], "counts": [3, 4]}}, "runs of 7 pixels in a picture"),

@@ -2,11 +2,11 @@
 
 Found as `annotations/instances_train2017.json` beside `train2017/` or `images/train2017/` (any
 prefix, year and split), as Roboflow's `train/_annotations.coco.json`, or as one JSON file beside
-its pictures. A folder `masks/SPLIT/NAME.png` beside `annotations/` holds the pictures' masks.
+its pictures. A folder `masks/SPLIT/NAME.png` beside `annotations/` holds the pictures' masks
+(NAME: the picture's file_name, folders in it included).
 """
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -20,11 +20,12 @@ from ..errors import DataError
 from ..preprocess import ImageError
 from ..progress import track
 from .marks import Defects, Found, Mark, build, check_size, mirrored_names, read_text
-from .scene import Scene
+from .scene import Scene, check_mask
 from .segments import Segment, checked_runs, from_text
 
 ROBOFLOW = "_annotations.coco.json"
 _FOREIGN = ("captions", "panoptic", "stuff", "image_info")
+_LARGEST = 1e12  # px²: no picture has more
 _PREFIX = {"detect": "instances", "segment": "instances", "keypoints": "person_keypoints"}
 
 
@@ -73,7 +74,7 @@ class _Reader:
     ) -> None:
         self.path, self.split, self.content = path, split, content
         self.defects, self.task = defects, task
-        self.keypoints = keypoints
+        self.keypoints, self.classes = keypoints, len(classes)
         place = {name: label for label, name in enumerate(classes)}
         records = {record["id"]: record for record in content["categories"]}
         self.labels = {key: place.get(record["name"]) for key, record in records.items()}
@@ -120,6 +121,12 @@ class _Reader:
             read = [self._mark(at, given, size) for at, given in marks]
             marked = [mark for mark in read if mark is not None]
             mask = self._mask(name)
+            if self.task == "segment" and mask is not None:
+                try:
+                    check_mask(mask, *size, self.classes)
+                except DataError as error:
+                    self.defects.listed.append(str(error))
+                    continue
             if self.task == "segment" and mask is None:
                 for mark in marked:
                     if mark.segment is None:
@@ -191,7 +198,10 @@ class _Reader:
         raise ImageError(f"no such picture in {looked}", f"{self.path}: {name}")
 
     def _mask(self, name: str) -> Path | None:
-        mask = self.path.parent.parent / "masks" / self.split / f"{Path(name).stem}.png"
+        """The picture's mask, which lies below `masks/SPLIT` as the picture's file_name says."""
+        if Path(name).is_absolute():
+            return None
+        mask = (self.path.parent.parent / "masks" / self.split / name).with_suffix(".png")
         return mask if mask.is_file() else None
 
     def _where(self, part: str, index: int) -> str:
@@ -351,7 +361,7 @@ def _box(record: dict[str, Any]) -> tuple[float, float, float, float] | None:
 
 def _area(record: dict[str, Any]) -> float | None:
     area = record.get("area")
-    if area is not None and not 0 <= float(area) < math.inf:
+    if area is not None and not 0 <= float(area) < _LARGEST:
         raise ValueError(f"area {area!r}: expected square pixels")
     return float(area) if area else None
 
@@ -383,5 +393,11 @@ def _segment(given: Any, size: tuple[int, int]) -> Segment | None:
             raise ValueError(
                 "segmentation with a polygon that is not x, y of three corners or more in turns"
             )
-        polygons.append(values.reshape(-1, 2))
+        corners = values.reshape(-1, 2)
+        if (corners < [-width, -height]).any() or (corners > [2 * width, 2 * height]).any():
+            raise ValueError(
+                "segmentation with a polygon that lies further outside its picture of "
+                f"{width} x {height} than that is large; draw it anew"
+            )
+        polygons.append(corners)
     return tuple(polygons)

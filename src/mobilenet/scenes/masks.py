@@ -8,15 +8,13 @@ named first as such, 255 is void.
 import json
 from pathlib import Path
 
-import numpy as np
-
 from ..data.folders import PICTURES
 from ..data.listing import SPLIT_NAMES, sort_naturally
 from ..errors import DataError
 from ..preprocess import ImageError
 from ..progress import track
 from .marks import Defects, Found, build, read_text, shown_size
-from .scene import VOID, Scene, read_mask
+from .scene import VOID, Scene, check_mask
 
 _BACKGROUND = frozenset({"background", "_background_", "__background__"})
 
@@ -43,7 +41,7 @@ def list_masks(root: Path, defects: Defects) -> Found:
                 continue
             try:
                 width, height, _ = shown_size(image)
-                _check(read_mask(mask, width, height), mask, len(classes))
+                check_mask(mask, width, height, len(classes))
             except ImageError as error:
                 defects.add(error.name or image, error.reason)
                 continue
@@ -52,18 +50,6 @@ def list_masks(root: Path, defects: Defects) -> Found:
                 continue
             splits[split].append(build(image, (width, height), [], defects, mask=mask))
     return Found(kind="masks", classes=classes, splits=splits)
-
-
-def _check(values: np.ndarray, path: Path, classes: int) -> None:
-    there = np.flatnonzero(np.bincount(values.reshape(-1), minlength=256))
-    wrong = [value for value in there.tolist() if classes < value != VOID]
-    if wrong:
-        raise DataError(
-            f"{path}: the values {wrong[:5]}, but 0 is the background, 1 to {classes} are the "
-            "classes and 255 is void; write class indices, or name all classes"
-        )
-    if classes == 1 and there.tolist() == [0, VOID]:
-        raise DataError(f"{path}: only 0 and 255, and 255 is void: write 1 where the class is")
 
 
 def _classes(root: Path) -> tuple[str, ...]:

@@ -101,3 +101,17 @@ def read_mask(path: Path, width: int, height: int) -> np.ndarray:
             return np.array(image, np.uint8)
     except OSError as error:
         raise DataError(f"{path}: a mask that cannot be read: {error}") from error
+
+
+def check_mask(path: Path, width: int, height: int, classes: int) -> None:
+    """Raise DataError for a mask that is not this picture's, or whose indices name no class."""
+    values = read_mask(path, width, height)
+    there = np.flatnonzero(np.bincount(values.reshape(-1), minlength=256))
+    wrong = [value for value in there.tolist() if classes < value != VOID]
+    if wrong:
+        raise DataError(
+            f"{path}: the values {wrong[:5]}, but 0 is the background, 1 to {classes} are the "
+            "classes and 255 is void; write class indices, or name all classes"
+        )
+    if classes == 1 and there.tolist() == [0, VOID]:
+        raise DataError(f"{path}: only 0 and 255, and 255 is void: write 1 where the class is")
