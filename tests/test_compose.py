@@ -265,9 +265,11 @@ def test_pycocotools_reads_the_annotations(
 
 
 def test_classes_are_chosen_and_put_together(cutouts: Path) -> None:
-    shelf = find_cutouts(cutouts, ["shape=round,square", "square"], (), skip_bad=False)
-    assert shelf.classes == ("shape", "square")
-    assert [len([c for c in shelf.cutouts if c.label == at]) for at in (0, 1)] == [12, 6]
+    for index in range(4):
+        cut_out(cutouts / f"other/{index}.png", index + 6, shape="rectangle")
+    shelf = find_cutouts(cutouts, ["shape=round,square", "other"], (), skip_bad=False)
+    assert shelf.classes == ("shape", "other")
+    assert [len([c for c in shelf.cutouts if c.label == at]) for at in (0, 1)] == [12, 4]
     assert shelf.points == (("left_dot", "right_dot"), ())
     with pytest.raises(DataError, match="no cut-outs for class round"):
         find_cutouts(cutouts, ["round"], ["small"], skip_bad=False)
@@ -275,6 +277,31 @@ def test_classes_are_chosen_and_put_together(cutouts: Path) -> None:
         find_cutouts(cutouts, ["oval"], (), skip_bad=False)
     with pytest.raises(DataError, match="class 'round': there twice"):
         find_cutouts(cutouts, ["round", "round=square"], (), skip_bad=False)
+
+
+def test_a_picture_of_two_classes_is_refused(cutouts: Path) -> None:
+    with pytest.raises(DataError, match=r"square/0\.png of class shape and square/0\.png of class"):
+        find_cutouts(cutouts, ["shape=round,square", "square"], (), skip_bad=False)
+    (cutouts / "square/copy.png").write_bytes((cutouts / "round/small/2.png").read_bytes())
+    with pytest.raises(DataError, match=r"2\.png of class round and square/copy\.png of class sq"):
+        find_cutouts(cutouts, (), (), skip_bad=False)
+
+
+def test_copies_of_a_background_stay_together(
+    cutouts: Path, backgrounds: Path, tmp_path: Path
+) -> None:
+    for path in sorted(backgrounds.iterdir()):
+        (backgrounds / f"copy {path.name}").write_bytes(path.read_bytes())
+    made = compose(cutouts, out=tmp_path / "out", backgrounds=backgrounds, pictures=1, size=64)
+    assert sum(made.backgrounds.values()) == 12
+    facts = json.loads((made.path / "compose.json").read_text())
+    parts = [{name[-5:] for name in names} for names in facts["backgrounds_of"].values()]
+    assert [len(part) for part in parts] == [count // 2 for count in made.backgrounds.values()]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 6
+    for path in sorted(backgrounds.iterdir())[2:]:
+        path.write_bytes((backgrounds / "0.png").read_bytes())
+    with pytest.raises(DataError, match="backgrounds that differ; expected 3 or more"):
+        compose(cutouts, out=tmp_path / "two", backgrounds=backgrounds)
 
 
 def test_landmarks_in_a_table_are_the_same(cutouts: Path) -> None:

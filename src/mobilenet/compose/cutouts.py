@@ -7,6 +7,7 @@ cut-outs: pixels of the picture as it is stored, visibility 2 for visible (where
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -87,6 +88,7 @@ def find_cutouts(
             )
             for path in paths
         ]
+    _refuse_shared(root, cutouts, tuple(folders))
     notes = defects.settle(skip_bad=skip_bad)
     missing = [key for key in given if not (root / key).is_file()]
     if missing:
@@ -201,6 +203,23 @@ def _groups(paths: Sequence[Path]) -> dict[Path, Path]:
         thumbnails.append(own)
         firsts.append(found[path])
     return found
+
+
+def _refuse_shared(root: Path, cutouts: Sequence[Cutout], classes: Sequence[str]) -> None:
+    """Raise DataError where two classes have the same picture: it would be held out of one split
+    by the one and be in it by the other."""
+    seen: dict[bytes, Cutout] = {}
+    for cutout in cutouts:
+        first = seen.setdefault(_digest(root / cutout.name), cutout)
+        if first.label != cutout.label:
+            raise DataError(
+                f"{root}: {first.name} of class {classes[first.label]} and {cutout.name} of class "
+                f"{classes[cutout.label]} are the same picture; keep it in one of them"
+            )
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.blake2b(read_file(path), digest_size=16).digest()
 
 
 def _ordered(names: Sequence[str], given: Mapping[str, Sequence[float]]) -> np.ndarray:

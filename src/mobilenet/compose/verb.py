@@ -1,5 +1,6 @@
 """The verb `compose`: cut-outs on photographs to labelled scenes on disk."""
 
+import hashlib
 import json
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from PIL import Image
 
 from ..data.splits import SPLITS, hold_out
 from ..errors import DataError, UsageError
+from ..preprocess import read_file
 from ..progress import track
 from ..scenes.draw import PALETTE
 from ..scenes.marks import mirrored_names
@@ -266,11 +268,17 @@ def _split_cutouts(shelf: Shelf, held_out: float, seed: int) -> dict[str, list[C
 
 
 def _split_backgrounds(paths: list[Path], held_out: float, seed: int) -> dict[str, list[Path]]:
-    if len(paths) < 3:
-        raise DataError(f"{paths[0].parent}: {len(paths)} backgrounds; expected 3 or more")
-    labels = np.zeros(len(paths), np.int64)
-    names = [path.name for path in paths]
-    return _three_ways([[path] for path in paths], labels, names, held_out, seed)
+    """Each photograph in one split, with its copies."""
+    copies: dict[bytes, list[Path]] = defaultdict(list)
+    for path in paths:
+        copies[hashlib.blake2b(read_file(path), digest_size=16).digest()].append(path)
+    members = list(copies.values())
+    if len(members) < 3:
+        raise DataError(
+            f"{paths[0].parent}: {len(members)} backgrounds that differ; expected 3 or more"
+        )
+    names = [same[0].name for same in members]
+    return _three_ways(members, np.zeros(len(members), np.int64), names, held_out, seed)
 
 
 def _three_ways(
