@@ -300,6 +300,13 @@ def test_boxes_are_drawn_on_their_edge() -> None:
     assert same.tobytes() == blank.tobytes()
 
 
+def test_boxes_narrower_than_a_pixel_are_drawn() -> None:
+    blank = Image.new("RGB", (40, 60))
+    for box in ([5, 40, 5.5, 49], [5, 40, 14, 40.25], [39.75, 59.75, 40, 60]):
+        pixels = np.asarray(draw_boxes(blank, np.array([box]), np.array([0]), ["cat"]))
+        assert tuple(pixels[int(box[1]), int(box[0])]) == tuple(PALETTE[1])
+
+
 def test_masks_are_blended_and_the_background_stays() -> None:
     grey = Image.new("RGB", (4, 3), (100, 100, 100))
     mask = np.zeros((3, 4), np.uint8)

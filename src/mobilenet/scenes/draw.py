@@ -40,7 +40,8 @@ def draw_boxes(
         x0, y0, x1, y1 = (float(end) for end in boxes[place])
         if x1 <= x0 or y1 <= y0:
             raise UsageError(f"box {place}: {boxes[place].tolist()} is not x0, y0, x1, y1")
-        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=thick)
+        # one narrower than a pixel still gets one
+        draw.rectangle((x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)), outline=colour, width=thick)
         text = classes[int(labels[place])]
         text += f" {scores[place]:.2f}" if scores is not None else ""
         left, top, right, bottom = draw.textbbox((0, 0), text, font)
