@@ -394,6 +394,50 @@ def test_voc_of_other_classes_and_missing_files(voc: Path) -> None:
         open_scenes(root)
 
 
+def test_masks_of_voc_are_checked_before_training(voc: Path) -> None:
+    root = voc / "VOCdevkit" / "VOC2012"
+    mask = root / "SegmentationClass/2007_01.png"
+    good = mask.read_bytes()
+    Image.new("RGB", (40, 30)).save(mask)
+    with pytest.raises(DataError, match="a mask of mode RGB: expected one channel"):
+        open_scenes(root, task="segment")
+    assert len(open_scenes(root).splits) == 2
+    Image.new("L", (40, 30), 21).save(mask)
+    with pytest.raises(DataError, match=r"the values \[21\], but 0 is .* 1 to 20 are the classes"):
+        open_scenes(root, task="segment")
+    mask.write_bytes(good)
+    path = root / "Annotations/2007_01.xml"
+    save(path, path.read_text().replace("dog", "zebra"))
+    with pytest.raises(DataError, match=r"classes \['person', 'zebra'\] are not VOC's twenty"):
+        open_scenes(root, task="segment")
+    save(root / "classes.txt", "\n".join([*"abcdefghijk", "zebra", "person"]))
+    masked = only(open_scenes(root, task="segment"))
+    assert masked.labels.tolist() == [11, 12]
+    assert masked.semantic()[0, 0] == 12
+
+
+def test_years_of_voc_and_encodings(voc: Path) -> None:
+    root = voc / "VOCdevkit" / "VOC2012"
+    path = root / "Annotations/2007_02.xml"
+    text = voc_xml(voc_object("dog", (1, 1, 10, 20))).replace("Left", "côté")
+    path.write_bytes(text.replace("utf-8", "ISO-8859-1").encode("latin-1"))
+    assert open_scenes(voc).splits["train"][1].labels.tolist() == [11]
+    path.write_bytes(text.encode("latin-1"))  # it says UTF-8
+    with pytest.raises(DataError, match=r"2007_02\.xml, line 2: not XML"):
+        open_scenes(voc)
+    path.write_bytes(text.replace("utf-8", "none-such").encode("latin-1"))
+    with pytest.raises(DataError, match=r"2007_02\.xml(, line 1)?: "):
+        open_scenes(voc)
+    assert len(open_scenes(voc, skip_bad=True).splits["train"]) == 1
+    other = voc / "VOCdevkit" / "VOC2007"
+    for part in ("JPEGImages", "Annotations"):
+        (other / part).mkdir(parents=True)
+    for source in (voc, voc / "VOCdevkit"):
+        with pytest.raises(DataError, match="several datasets, VOC2007, VOC2012; pass the folder"):
+            open_scenes(source)
+    assert len(open_scenes(root, skip_bad=True).splits) == 2
+
+
 # YOLO
 
 

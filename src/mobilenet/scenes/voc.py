@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..preprocess import ImageError
 from ..progress import track
 from .marks import Defects, Found, Mark, build, check_size, read_text
-from .scene import Scene
+from .scene import Scene, check_mask
 
 # In the order of the indices in SegmentationClass
 CLASSES = (
@@ -25,10 +25,20 @@ _LISTS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("tes
 
 
 def voc_root(root: Path) -> Path | None:
-    """The folder that holds JPEGImages: `root`, or the one below it in VOCdevkit."""
-    for folder in (root, *sorted(root.glob("VOC*")), *sorted(root.glob("VOCdevkit/VOC*"))):
-        if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
-            return folder
+    """The folder that holds JPEGImages: `root`, or the one below it in VOCdevkit.
+
+    Raises DataError where several years lie side by side."""
+    for folders in ([root], sorted(root.glob("VOC*")), sorted(root.glob("VOCdevkit/VOC*"))):
+        found = [
+            folder
+            for folder in folders
+            if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir()
+        ]
+        if len(found) > 1:
+            years = ", ".join(folder.name for folder in found)
+            raise DataError(f"{root}: several datasets, {years}; pass the folder of one of them")
+        if found:
+            return found[0]
     return None
 
 
@@ -44,7 +54,7 @@ def list_voc(root: Path, defects: Defects, *, task: str) -> Found:
         name: _parse(root / "Annotations" / f"{name}.xml", defects)
         for name in dict.fromkeys(name for part in lists.values() for name in part)
     }
-    classes = _classes(root, trees)
+    classes = _classes(root, trees, task)
     splits: dict[str, list[Scene]] = {}
     for split, names in lists.items():
         splits[split] = []
@@ -74,13 +84,19 @@ def _parse(path: Path, defects: Defects) -> ElementTree.Element | None:
     if not path.is_file():
         return None
     try:
-        return ElementTree.fromstring(read_text(path))
+        return ElementTree.fromstring(path.read_bytes())  # in the encoding that it states
     except ElementTree.ParseError as error:
         defects.add(f"{path}, line {error.position[0]}", f"not XML: {error}")
-        return None
+    except OSError as error:
+        defects.add(path, f"cannot be read: {error.strerror or error}")
+    except (LookupError, ValueError) as error:
+        defects.add(path, f"in an encoding that is not known: {error}; save it as UTF-8")
+    return None
 
 
-def _classes(root: Path, trees: dict[str, ElementTree.Element | None]) -> tuple[str, ...]:
+def _classes(
+    root: Path, trees: dict[str, ElementTree.Element | None], task: str
+) -> tuple[str, ...]:
     given = root / "classes.txt"
     if given.is_file():
         return tuple(line.strip() for line in read_text(given).splitlines() if line.strip())
@@ -93,6 +109,12 @@ def _classes(root: Path, trees: dict[str, ElementTree.Element | None]) -> tuple[
     }
     if names <= set(CLASSES):
         return CLASSES
+    if task == "segment":
+        raise DataError(
+            f"{root}: the classes {sort_naturally(names)[:10]} are not VOC's twenty, and what "
+            f"indices they have in the masks is not known; name them in {given}, a class a line, "
+            "that of index 1 first"
+        )
     return tuple(sort_naturally(names))
 
 
@@ -120,6 +142,12 @@ def _scene(
     except ImageError as error:
         defects.add(error.name or path, error.reason)
         return None
+    if task == "segment":
+        try:
+            check_mask(mask, *size, len(classes))
+        except DataError as error:
+            defects.listed.append(str(error))
+            return None
     marks: list[Mark] = []
     for number, one in enumerate([] if tree is None else tree.findall("object"), 1):
         label = (one.findtext("name") or "").strip()
