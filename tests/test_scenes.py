@@ -470,7 +470,8 @@ def test_yolo_with_yaml_and_with_classes_txt(yolo: Path) -> None:
 
 def test_yolo_polygons_and_poses(yolo: Path) -> None:
     save(yolo / "classes.txt", "cat\ndog\n")
-    save(yolo / "labels/train/a.txt", "0 0.25 0.2 0.5 0.2 0.5 0.4 0.25 0.4\n")
+    for split in ("train", "val"):
+        save(yolo / f"labels/{split}/a.txt", "0 0.25 0.2 0.5 0.2 0.5 0.4 0.25 0.4\n")
     scene = open_scenes(yolo, task="segment", val_fraction=0).splits["train"][0]
     np.testing.assert_allclose(scene.boxes, [[10, 6, 20, 12]], atol=1e-5)
     assert scene.semantic()[6:12, 10:20].all()
@@ -510,6 +511,37 @@ def test_defects_in_yolo(yolo: Path, row: str, reason: str) -> None:
     assert len(open_scenes(yolo, skip_bad=True).splits["train"][0].boxes) == 1
 
 
+@pytest.mark.parametrize("point", ["nan 0.5 2", "20 15 2", "0.5 -0.1 1"])
+def test_points_of_yolo_outside_the_picture_are_refused(yolo: Path, point: str) -> None:
+    save(yolo / "data.yaml", "train: images/train\nnames: [cat]\nkpt_shape: [2, 3]\n")
+    row = f"0 0.5 0.5 0.2 0.2 {point} 0.5 0.5 2"
+    path = save(yolo / "labels/train/a.txt", f"0 0.5 0.5 0.2 0.2\n{row}\n")
+    with pytest.raises(DataError, match=re.escape(f"{path}, line 2: numbers outside 0 to 1")):
+        open_scenes(yolo, task="keypoints")
+    save(path, row[:-1] + "0" + "\n" + row.replace(point, "nan nan 0"))  # not labelled: anything
+    with pytest.raises(DataError, match="1 defects"):
+        open_scenes(yolo, task="keypoints")
+
+
+def test_boxes_among_polygons_of_yolo(yolo: Path) -> None:
+    save(yolo / "classes.txt", "cat\ndog\n")
+    path = save(yolo / "labels/train/a.txt", "0 0.2 0.2 0.5 0.2 0.5 0.4\n1 0.5 0.5 0.25 0.2\n")
+    (yolo / "labels/val/a.txt").unlink()
+    with pytest.raises(DataError, match=re.escape(f"{path}, line 2: a box without a polygon")):
+        open_scenes(yolo, task="segment")
+    scene = open_scenes(yolo, task="segment", skip_bad=True).splits["train"][0]
+    assert set(np.unique(scene.semantic())) == {0, 1}
+    assert len(open_scenes(yolo).splits["train"][0].boxes) == 2
+
+
+def test_labels_of_yolo_in_no_text_are_left_out(yolo: Path) -> None:
+    save(yolo / "classes.txt", "cat\ndog\n")
+    (yolo / "labels/train/b.txt").write_bytes(b"\xff\xfe0")
+    with pytest.raises(DataError, match=r"1 defects(.|\n)*b\.txt: not UTF-8"):
+        open_scenes(yolo)
+    assert len(open_scenes(yolo, skip_bad=True).splits["train"]) == 1
+
+
 def test_yolo_that_cannot_be_read(yolo: Path) -> None:
     with pytest.raises(DataError, match="no names of the classes"):
         open_scenes(yolo)
@@ -517,6 +549,7 @@ def test_yolo_that_cannot_be_read(yolo: Path) -> None:
         ("names: [a, a]\ntrain: images/train", "a class is there twice"),
         ("names: [a, b]\nnc: 3\ntrain: images/train", "nc: 3, but 2 names"),
         ("names: [a, b]\ntrain: photos", "no such folder"),
+        ("names: [a, b]\nval: images/val\nvalid: images/train", "the val split is there twice"),
         ("names: {1: a}\ntrain: images", "expected the keys 0 to 0"),
         ("names: [a", "not YAML"),
         ("names: [a]\ntrain: images\nkpt_shape: [2, 4]", "2 or 3"),

@@ -78,7 +78,7 @@ def _list(path: Path, defects: Defects, task: Task) -> Found:
         if suffix == ".json":
             return list_coco(path, defects, task=task)
         if suffix in (".yaml", ".yml"):
-            return list_yolo(path, defects)
+            return list_yolo(path, defects, task=task)
         raise DataError(f"{path}: not a file of labels that is known; {_EXPECTED}")
     voc = voc_root(path)
     if voc is not None:
@@ -88,7 +88,7 @@ def _list(path: Path, defects: Defects, task: Task) -> Found:
     if is_wider(path):
         return list_wider(path, defects)
     if is_yolo(path):
-        return list_yolo(path, defects)
+        return list_yolo(path, defects, task=task)
     if is_masks(path):
         return list_masks(path, defects)
     raise DataError(f"{path}: no labelled scenes; {_EXPECTED}")

@@ -32,7 +32,7 @@ def is_yolo(root: Path) -> bool:
     return find_yaml(root) is not None or (folders and any((root / "labels").rglob("*.txt")))
 
 
-def list_yolo(source: Path, defects: Defects) -> Found:
+def list_yolo(source: Path, defects: Defects, *, task: str) -> Found:
     """Read a YOLO dataset from its folder or its data.yaml. What is wrong in single rows goes to
     `defects`. Raises MissingDependency without PyYAML where there is a data.yaml."""
     described = source if source.is_file() else find_yaml(source)
@@ -52,7 +52,7 @@ def list_yolo(source: Path, defects: Defects) -> Found:
         for path in track(paths, total=len(paths), desc=f"{source.name} {split}"):
             labels = _labels_of(path)
             labelled += labels.is_file()
-            scene = _scene(path, labels, classes, shape, defects)
+            scene = _scene(path, labels, classes, shape, defects, task)
             if scene is not None:
                 splits[split].append(scene)
     if not labelled and any(pictures.values()):
@@ -107,6 +107,8 @@ def _yaml_pictures(path: Path, settings: dict[str, Any]) -> dict[str, list[Path]
         given = settings.get(key)
         if not given:
             continue
+        if split in found:
+            raise DataError(f"{path}: {key}: the {split} split is there twice; keep one")
         found[split] = []
         for one in given if isinstance(given, list) else [given]:
             place = _place(roots, str(one))
@@ -190,7 +192,12 @@ def _labels_of(picture: Path) -> Path:
 
 
 def _scene(
-    image: Path, labels: Path, classes: tuple[str, ...], shape: tuple[int, int], defects: Defects
+    image: Path,
+    labels: Path,
+    classes: tuple[str, ...],
+    shape: tuple[int, int],
+    defects: Defects,
+    task: str,
 ) -> Scene | None:
     try:
         width, height, _ = shown_size(image)
@@ -198,12 +205,18 @@ def _scene(
     except ImageError as error:
         defects.add(error.name or image, error.reason)
         return None
+    except DataError as error:
+        defects.listed.append(str(error))
+        return None
     marks: list[Mark] = []
     for number, row in enumerate(rows, 1):
         if row.strip():
             where = f"{labels}, line {number}"
             try:
-                marks.append(_mark(where, row.split(), (width, height), len(classes), shape))
+                mark = _mark(where, row.split(), (width, height), len(classes), shape)
+                if task == "segment" and mark.segment is None:
+                    raise ValueError("a box without a polygon; draw one, or use boxes only")
+                marks.append(mark)
             except ValueError as error:
                 defects.add(where, str(error))
     return build(image, (width, height), marks, defects, points=shape[0])
@@ -254,6 +267,8 @@ def _points(given: np.ndarray, scale: np.ndarray) -> np.ndarray:
             raise ValueError("a keypoint whose visibility is not 0, 1 or 2")
     else:
         seen = np.where((given == 0).all(1), 0, 2)
+    if (seen > 0).any():
+        _check_shares(given[seen > 0, :2])
     points = np.concatenate([given[:, :2] * scale, seen[:, None]], 1)
     points[seen == 0] = 0
     return points.astype(np.float32)
