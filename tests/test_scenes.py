@@ -607,6 +607,9 @@ def test_landmarks_of_faces(tmp_path: Path) -> None:
     assert not len(empty.boxes)
     save(path, text.replace("0.82", ""))
     assert len(open_scenes(tmp_path, val_fraction=0).splits["train"][0].boxes) == 2
+    save(path, text.replace("4 5 10 12 6 8", "4 5 10 12 nan 8"))
+    with pytest.raises(DataError, match=re.escape(f"{path}, line 2: expected x y w h")):
+        open_scenes(tmp_path)
     save(path, text.replace("4 5 10 12 6", "4 5 10 12"))
     # one number less could be a row without sharpness, so two
     save(path, text.replace("4 5 10 12 6 8", "4 5 10 12"))

@@ -127,7 +127,9 @@ def _read_landmarks(path: Path, defects: Defects) -> Iterator[_Picture]:
             numbers = _numbers(text)
             if not first:
                 raise DataError(f"{path}, line {line}: expected `# ` and the picture's name")
-            if numbers is None or (len(numbers) not in (4, 10) and not 19 <= len(numbers) <= 20):
+            known = numbers is not None and len(numbers) in (4, 10, 19, 20)
+            # a box's own numbers are looked at with all others'
+            if numbers is None or not known or not np.isfinite(numbers[4:]).all():
                 defects.add(
                     f"{path}, line {line}",
                     "expected x y w h, and five times x y and 0, 1 or -1",
