@@ -192,6 +192,7 @@ def test_distorted_colours() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
     seen = [distort(picture, np.random.default_rng(seed)) for seed in range(40)]
     assert all(one.dtype == np.uint8 and one.shape == picture.shape for one in seen)
+    assert all(one.flags.c_contiguous for one in seen)
     assert len({one.tobytes() for one in seen}) > 30
     grey = np.full((4, 4, 3), 120, np.uint8)
     for seed in range(40):  # neither saturation nor hue colours a grey
@@ -232,6 +233,28 @@ def test_a_piece_cut_out_and_pasted() -> None:
     assert len(copy_paste(source, [large], rng).boxes) == len(source.boxes)
     with pytest.raises(UsageError, match="without a pixel"):
         cut_out(source.picture, np.zeros((70, 90), bool), 0)
+
+
+def test_points_beside_a_piece_stay_in_the_picture() -> None:
+    source = np.zeros((40, 40, 3), np.uint8)
+    shape = np.zeros((40, 40), bool)
+    shape[10:20, 10:20] = True
+    points = np.array([[15, 15, 2], [15, 35, 1], [0, 0, 0]], np.float32)  # the second is hidden
+    piece = cut_out(source, shape, 0, points)
+    seen = set()
+    for seed in range(40):
+        sample = painted(np.random.default_rng(seed))
+        width, height = sample.size
+        out = copy_paste(sample, [piece], np.random.default_rng(seed))
+        assert out.keypoints is not None
+        centre, hidden, none = out.keypoints[-1]
+        x0, y0 = out.boxes[-1, :2]
+        np.testing.assert_array_equal(centre, [x0 + 5, y0 + 5, 2])
+        inside = x0 + 5 < width and y0 + 25 < height
+        np.testing.assert_array_equal(hidden, [x0 + 5, y0 + 25, 1] if inside else [0, 0, 0])
+        assert not none.any()
+        seen.add(inside)
+    assert seen == {True, False}
 
 
 # The network's input

@@ -171,7 +171,7 @@ def distort(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         out = out @ _turn_hue(math.radians(rng.uniform(-18, 18)))
     if rng.random() < 0.1:
         out = out[..., rng.permutation(3)]
-    return np.clip(np.round(out), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.clip(np.round(out), 0, 255), np.uint8)
 
 
 # Copy and paste
@@ -255,6 +255,7 @@ def _pasted(sample: Sample, piece: Piece, left: int, top: int, least: float) -> 
         if piece.keypoints is not None:
             own = piece.keypoints.copy()
             own[own[:, 2] > 0, :2] += np.array([left, top], np.float32)
+            own = _within(own, *sample.size)  # a hidden one may lie beside the piece
         points = np.concatenate([points[kept], own[None]])
     return replace(
         rest,
