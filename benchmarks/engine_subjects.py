@@ -70,12 +70,13 @@ def write(model: str, size: int, folder: Path, batches: list[int]) -> None:
 
 def _convert(subject: "Subject") -> dict[str, str]:
     """Fill the subject's files: opening a configuration makes its file."""
+    from mobilenet.benchmark.subject import OWN_FILES_ONLY
     from mobilenet.errors import MobilenetError
     from mobilenet.runtime import RUNTIMES, Precision
 
     failures: dict[str, str] = {}
     for precision in get_args(Precision):
-        for runtime in RUNTIMES:
+        for runtime in (name for name in RUNTIMES if name not in OWN_FILES_ONLY):
             for name, opening in subject.configurations(runtime, precision).items():
                 try:
                     opening(1)
