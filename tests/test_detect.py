@@ -416,4 +416,4 @@ def test_without_pycocotools_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_device_needs_no_torch() -> None:
     code = "import sys, mobilenet.detect; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -165,6 +165,23 @@ class DepthwiseSeparable(nn.Module):
         return self.pointwise(self.depthwise(x))
 
 
+def separable(in_channels: int, out_channels: int, options: LayerOptions) -> DepthwiseSeparable:
+    """A depthwise 3x3 and a 1x1 layer, both with ReLU: what heads are refined by."""
+    return DepthwiseSeparable(
+        Block(
+            kind="separable",
+            kernel=3,
+            in_channels=in_channels,
+            expanded=in_channels,
+            out_channels=out_channels,
+            activation="relu",
+            stride=1,
+            stage=2,
+        ),
+        options,
+    )
+
+
 class InvertedResidual(nn.Module):
     """V2's and V3's block; `expanded` is the tensor that lives only inside (V2 paper, Fig. 3)."""
 

@@ -5,31 +5,13 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..architectures import Block
 from ..backbone import Backbone
-from ..layers import ConvNormAct, DepthwiseSeparable, LayerOptions, initialise
+from ..layers import ConvNormAct, LayerOptions, initialise, separable
 from .spec import KeypointSpec
 
 LATERALS = ("c4", "c3", "c2")
 _OPTIONS = LayerOptions()
 _RARE = -math.log(99)  # a logit's start where nearly every cell is empty: 1 %
-
-
-def separable(filters: int) -> DepthwiseSeparable:
-    """A depthwise 3x3 and a 1x1 layer of one width."""
-    return DepthwiseSeparable(
-        Block(
-            kind="separable",
-            kernel=3,
-            in_channels=filters,
-            expanded=filters,
-            out_channels=filters,
-            activation="relu",
-            stride=1,
-            stage=2,
-        ),
-        _OPTIONS,
-    )
 
 
 class Pyramid(nn.Module):
@@ -43,7 +25,7 @@ class Pyramid(nn.Module):
         super().__init__()
         self.top = ConvNormAct(channels, filters, 1, activation="relu", options=_OPTIONS)
         self.laterals = nn.ModuleList(nn.Conv2d(width, filters, 1) for width in laterals)
-        self.smooth = nn.ModuleList(separable(filters) for _ in laterals)
+        self.smooth = nn.ModuleList(separable(filters, filters, _OPTIONS) for _ in laterals)
 
     def forward(self, x: Tensor, maps: list[Tensor]) -> Tensor:
         x = self.top(x)
@@ -58,7 +40,7 @@ class Predictor(nn.Module):
 
     def __init__(self, filters: int, channels: int, bias: float) -> None:
         super().__init__()
-        self.layer = separable(filters)
+        self.layer = separable(filters, filters, _OPTIONS)
         self.output = nn.Conv2d(filters, channels, 1)
         initialise(self.layer)
         nn.init.normal_(self.output.weight, 0.0, 0.01)

@@ -2,11 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from ..program import Builder, Program, backbone_program, folded_filter, plain_filter
+from ..program import (
+    Builder,
+    Program,
+    append_separable,
+    backbone_program,
+    folded_filter,
+    plain_filter,
+)
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .model import KeypointNetwork
 
 
@@ -27,23 +32,10 @@ def keypoint_program(network: "KeypointNetwork") -> Program:
         assert isinstance(lateral, nn.Conv2d)
         large = builder.resize(value, like=values[name])
         beside = builder.conv(values[name], plain_filter(lateral))
-        value = _separable(builder, builder.add(large, beside), smooth)
+        value = append_separable(builder, builder.add(large, beside), smooth)
     outputs: dict[str, int] = {}
     for name, head in network.heads.items():
         assert isinstance(head, Predictor)
-        inner = _separable(builder, value, head.layer)
+        inner = append_separable(builder, value, head.layer)
         outputs[name] = builder.conv(inner, plain_filter(head.output))
     return builder.program(outputs)
-
-
-def _separable(builder: Builder, source: int, layer: "nn.Module") -> int:
-    from ..layers import DepthwiseSeparable
-
-    assert isinstance(layer, DepthwiseSeparable)
-    return builder.block(
-        source,
-        depthwise=folded_filter(layer.depthwise),
-        project=folded_filter(layer.pointwise),
-        activation="relu",
-        out_activation="relu",
-    )

@@ -2,7 +2,14 @@
 
 from .builder import Builder
 from .evaluate import evaluate_float
-from .plan import LOGITS, backbone_program, folded_filter, plain_filter, program_of
+from .plan import (
+    LOGITS,
+    append_separable,
+    backbone_program,
+    folded_filter,
+    plain_filter,
+    program_of,
+)
 from .steps import (
     FILTERS,
     IMAGE,
@@ -43,6 +50,7 @@ __all__ = [
     "Program",
     "ResizeStep",
     "Step",
+    "append_separable",
     "backbone_program",
     "evaluate_float",
     "folded_filter",

@@ -74,6 +74,20 @@ def folded_filter(layer: "ConvNormAct") -> Filter:
     return Filter(weight=weight.float().cpu().numpy(), bias=bias.float().cpu().numpy())
 
 
+def append_separable(builder: Builder, source: int, layer: "torch.nn.Module") -> int:
+    """Append a head's separable layer (`layers.separable`), which ends in ReLU; its value."""
+    from ..layers import DepthwiseSeparable
+
+    assert isinstance(layer, DepthwiseSeparable)
+    return builder.block(
+        source,
+        depthwise=folded_filter(layer.depthwise),
+        project=folded_filter(layer.pointwise),
+        activation="relu",
+        out_activation="relu",
+    )
+
+
 def plain_filter(conv: "torch.nn.Conv2d") -> Filter:
     """A convolution without a norm, with or without a bias."""
     weight = conv.weight.detach()

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..architectures import Block
 from ..backbone import Backbone
-from ..layers import ConvNormAct, DepthwiseSeparable, LayerOptions, initialise
+from ..layers import ConvNormAct, LayerOptions, initialise, separable
 from .spec import SegmenterSpec
 
 WINDOW, WINDOW_STRIDE = 49, (16, 20)  # V3 paper, Fig. 10
@@ -105,7 +104,8 @@ class DeepLabV3Plus(nn.Module):
         self.aspp = ASPP(channels, filters, spec.rates)
         self.low = ConvNormAct(low_channels, LOW_CHANNELS, 1, activation="relu", options=_OPTIONS)
         self.refine = nn.Sequential(
-            _separable(filters + LOW_CHANNELS, filters), _separable(filters, filters)
+            separable(filters + LOW_CHANNELS, filters, _OPTIONS),
+            separable(filters, filters, _OPTIONS),
         )
         self.dropout = nn.Dropout(spec.dropout)
         self.classifier = nn.Conv2d(filters, spec.classes, 1)
@@ -113,22 +113,6 @@ class DeepLabV3Plus(nn.Module):
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
         beside = torch.cat([resized(self.aspp(x), low), self.low(low)], 1)
         return self.classifier(self.dropout(self.refine(beside)))
-
-
-def _separable(channels: int, out_channels: int) -> DepthwiseSeparable:
-    return DepthwiseSeparable(
-        Block(
-            kind="separable",
-            kernel=3,
-            in_channels=channels,
-            expanded=channels,
-            out_channels=out_channels,
-            activation="relu",
-            stride=1,
-            stage=2,
-        ),
-        _OPTIONS,
-    )
 
 
 class Auxiliary(nn.Module):

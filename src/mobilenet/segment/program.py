@@ -3,7 +3,14 @@
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..program import Builder, Program, backbone_program, folded_filter, plain_filter
+from ..program import (
+    Builder,
+    Program,
+    append_separable,
+    backbone_program,
+    folded_filter,
+    plain_filter,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +49,7 @@ def segment_program(segmenter: "Segmenter") -> Program:
             wide = builder.resize(_aspp(builder, last, head.aspp), like=skip)
             value = builder.concat(wide, _layer(builder, skip, head.low))
             for layer in head.refine:
-                value = _separable(builder, value, layer)
+                value = append_separable(builder, value, layer)
             value = builder.conv(value, plain_filter(head.classifier))
         case DeepLabV3():
             value = _aspp(builder, last, head.aspp)
@@ -73,17 +80,4 @@ def _layer(builder: Builder, source: int, layer: "nn.Module") -> int:
     assert isinstance(layer, ConvNormAct)
     return builder.conv(
         source, folded_filter(layer), dilation=layer.conv.dilation[0], activation="relu"
-    )
-
-
-def _separable(builder: Builder, source: int, layer: "nn.Module") -> int:
-    from ..layers import DepthwiseSeparable
-
-    assert isinstance(layer, DepthwiseSeparable)
-    return builder.block(
-        source,
-        depthwise=folded_filter(layer.depthwise),
-        project=folded_filter(layer.pointwise),
-        activation="relu",
-        out_activation="relu",
     )
