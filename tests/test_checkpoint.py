@@ -50,6 +50,7 @@ from mobilenet.checkpoint import (
 )
 from mobilenet.checkpoint import contract as contract_module
 from mobilenet.checkpoint import model as model_module
+from mobilenet.checkpoint.contract import SOFTMAX
 from mobilenet.errors import CheckpointError, MissingDependency, UsageError
 from mobilenet.models import MODELS, ModelSpec, create
 
@@ -180,7 +181,7 @@ def test_saving_and_loading_leave_the_random_state_alone(tmp_path: Path) -> None
     state = random_state(spec, 0)
     before = torch.get_rng_state()
     save_model(
-        tmp_path, spec, state, preprocess={}, labels=["a", "b"], task="classify", provenance={}
+        tmp_path, spec, state, preprocess={}, labels=["a", "b"], provenance={}
     )
     load_model(tmp_path).module()
     assert torch.equal(torch.get_rng_state(), before)
@@ -238,8 +239,6 @@ def test_what_could_not_be_read_back_is_not_saved(tmp_path: Path) -> None:
     ]:
         with pytest.raises(CheckpointError, match=message):
             save_model(tmp_path, SPEC, STATES[1], **{**options, field: value})
-    with pytest.raises(UsageError, match="task 'guess': expected one of"):
-        save_model(tmp_path, SPEC, STATES[1], **options, task="guess")
     assert which_loads(tmp_path) == 0
     assert_tidy(tmp_path)
 
@@ -399,7 +398,7 @@ def test_a_model_is_loaded_whole_while_another_is_saved(
 
     def read_slowly(folder: Path) -> dict[str, Any]:
         description = read(folder)
-        if left and sys._getframe(1).f_code.co_name == "load_model":
+        if left and sys._getframe(1).f_code.co_name == "load_network":
             save(tmp_path, left.pop(0))
         return description
 
@@ -665,7 +664,7 @@ def test_a_small_file_cannot_ask_for_a_large_network(
             spec,
             preprocess={},
             labels=["a", "b", "c"],
-            task="classify",
+            decoding=SOFTMAX,
             provenance={},
             weights_sha256=sha256,
         ),
@@ -674,7 +673,7 @@ def test_a_small_file_cannot_ask_for_a_large_network(
     def never(spec: ModelSpec) -> None:
         raise AssertionError("built before its weights were looked at")
 
-    monkeypatch.setattr(model_module, "create", never)
+    monkeypatch.setattr(model_module, "create_network", never)
     with pytest.raises(CheckpointError, match="too few for the network's weights"):
         load_model(tmp_path)
 

@@ -22,7 +22,7 @@ VERBS = {
     "doctor": "Check a dataset without training on it, or, without one, this machine.",
     "train": "Train a MobileNet on labelled images, from ImageNet weights or from scratch.",
     "evaluate": "Measure a run or an exported artifact on labelled images.",
-    "predict": "Name what is on pictures.",
+    "predict": "Name what is on pictures, or find it: boxes, masks, keypoints.",
     "import": "Make a run of a MobileNet made elsewhere, and check that it answers alike.",
     "quantize": "Make an int8 network of a float one, and repair it until it answers as well.",
     "export": "Convert a trained run to a model file that other runtimes read, and prove it.",

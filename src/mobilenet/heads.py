@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .errors import TrainingError, UsageError
 
 Batch = TypeVar("Batch")
+Schedule = Literal["cosine", "poly"]
 Report = Callable[[int, float], None]  # step, loss
 
 
@@ -26,7 +27,7 @@ class HeadTraining:
     steps: int
     lr: float = 1e-3
     backbone_rate: float = 0.1
-    schedule: Literal["cosine", "poly"] = "cosine"
+    schedule: Schedule = "cosine"
     warmup: float = 0.05
     weight_decay: float = 1e-4
     average: float = 0.999
@@ -46,10 +47,14 @@ class HeadTraining:
         warm = self.warmup * self.steps
         if step < warm:
             return (step + 1) / (warm + 1)
-        along = (step - warm) / max(self.steps - warm, 1)
-        if self.schedule == "poly":
-            return (1 - along) ** 0.9
-        return 0.5 * (1 + math.cos(math.pi * along))
+        return falling(self.schedule, (step - warm) / max(self.steps - warm, 1))
+
+
+def falling(schedule: Schedule, along: float) -> float:
+    """What a peak rate is multiplied by behind the warm-up, from 0 to 1 `along` what is left."""
+    if schedule == "poly":
+        return (1 - along) ** 0.9
+    return 0.5 * (1 + math.cos(math.pi * along))
 
 
 def train_heads(
@@ -65,7 +70,12 @@ def train_heads(
 
     Raises TrainingError where the batches end early or the loss is no longer a number.
     """
-    optimizer = _optimizer(network, options)
+    optimizer = head_optimizer(
+        network,
+        lr=options.lr,
+        backbone_rate=options.backbone_rate,
+        weight_decay=options.weight_decay,
+    )
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = {name: value.clone() for name, value in network.state_dict().items()}
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -83,7 +93,7 @@ def train_heads(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, options.clip)
         optimizer.step()
-        _update(average, network, min(options.average, (1 + step) / (10 + step)))
+        update_average(average, network, min(options.average, (1 + step) / (10 + step)))
         if report is not None:
             report(step, found)
         done = step + 1
@@ -92,21 +102,25 @@ def train_heads(
     return average
 
 
-def _optimizer(network: nn.Module, options: HeadTraining) -> torch.optim.Optimizer:
-    """Norms and biases (one axis) never decay."""
+def head_optimizer(
+    network: nn.Module, *, lr: float, backbone_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW over a network whose child "backbone" learns at `backbone_rate` times `lr`, and not at
+    all where that is 0. Norms and biases (one axis) never decay."""
     groups = []
     for name, part in network.named_children():
-        rate = options.lr * (options.backbone_rate if name == "backbone" else 1.0)
+        rate = lr * (backbone_rate if name == "backbone" else 1.0)
         part.requires_grad_(rate > 0)
-        for decay, wanted in ((options.weight_decay, True), (0.0, False)):
+        for decay, wanted in ((weight_decay, True), (0.0, False)):
             chosen = [p for p in part.parameters() if (p.ndim > 1) is wanted]
             if rate > 0 and chosen:
                 groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups, lr=options.lr)
+    return torch.optim.AdamW(groups, lr=lr)
 
 
 @torch.no_grad()
-def _update(average: dict[str, Tensor], network: nn.Module, keep: float) -> None:
+def update_average(average: dict[str, Tensor], network: nn.Module, keep: float) -> None:
+    """Move an average of a network's state, in place, towards it: `keep` of the old stays."""
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             average[name].lerp_(value, 1 - keep)

@@ -1,7 +1,7 @@
 """What is on a picture: `predict`, with a run, an exported artifact or a model's name."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from .data.folders import PICTURES
 from .errors import UsageError
 from .evaluate.metrics import log_softmax
 from .evaluate.model import Device, OpenModel, not_a_number, open_model
+from .evaluate.scene_model import SceneModel, open_scene_model, task_in
 from .preprocess import ImageError, crop_and_resize, decode, normalise
 from .progress import say, track
 from .runtime import Prediction
@@ -70,8 +71,8 @@ def predict(
     save: Path | None = None,
     threads: int | None = None,
     device: Device = "auto",
-) -> Predictions:
-    """Name what is on pictures.
+) -> "Predictions | ScenePredictions":
+    """Name what is on pictures, or find it: boxes, masks, keypoints.
 
     One that cannot be read is named on stderr and has an `error`; the others go on.
 
@@ -82,8 +83,8 @@ def predict(
             model such as mobilenet_v2, which answers with its ImageNet weights.
         images: Pictures, folders that are searched for pictures at any depth, or patterns such as
             'shots/**/*.jpg'.
-        top: How many of the likeliest classes.
-        save: Folder to draw the pictures into, each with its classes.
+        top: How many of the likeliest classes, of a classifier.
+        save: Folder to draw the pictures into, each with its classes, boxes, masks or keypoints.
         threads: CPU threads of the network; without it all cores.
         device: Where a run computes; an artifact computes on the CPU.
     """
@@ -92,14 +93,90 @@ def predict(
     paths = list(find_pictures(images))
     if not paths:
         raise UsageError("no images given")
-    opened = open_model(model, threads=threads, device=device)
     targets = _targets(save, paths) if save is not None else [None] * len(paths)
+    if task_in(model) != "classify":
+        return _predict_scenes(
+            open_scene_model(model, threads=threads, device=device), paths, targets
+        )
+    opened = open_model(model, threads=threads, device=device)
     answers = []
     for path, target in track(
         zip(paths, targets, strict=True), total=len(paths), desc="predicting"
     ):
         answers.append(_answer(opened, path, top=top, target=target))
     return Predictions(answers=tuple(answers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneAnswer:
+    """What was found on one picture: as `predict --json` prints it, and in words; an `error` where
+    it cannot be read."""
+
+    path: str
+    found: Mapping[str, Any]
+    described: str
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, without the error."""
+        return {"path": self.path, **self.found}
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.path}: {self.error or self.described}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePredictions:
+    """One answer a picture, in the order of the pictures."""
+
+    answers: tuple[SceneAnswer, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every picture could be read."""
+        return all(answer.error is None for answer in self.answers)
+
+    def json_lines(self) -> Iterator[dict[str, Any]]:
+        """A JSON object for every picture that could be read."""
+        return (answer.to_json() for answer in self.answers if answer.error is None)
+
+    def __str__(self) -> str:
+        """A line for every picture that could be read."""
+        return "\n".join(str(answer) for answer in self.answers if answer.error is None)
+
+
+def _predict_scenes(
+    model: SceneModel, paths: Sequence[Path], targets: Sequence[Path | None]
+) -> ScenePredictions:
+    answers = []
+    for path, target in track(
+        zip(paths, targets, strict=True), total=len(paths), desc="predicting"
+    ):
+        try:
+            picture = decode(path)
+        except ImageError as error:
+            say(f"error: {path}: {error.reason}")
+            answers.append(SceneAnswer(path=str(path), found={}, described="", error=error.reason))
+            continue
+        found = model.find(picture)
+        if target is not None:
+            _save(model.task.draw(picture, found, model.labels, model.rules), target)
+        answers.append(
+            SceneAnswer(
+                path=str(path),
+                found=model.task.to_json(found, model.labels, model.rules),
+                described=model.task.describe(found, model.labels),
+            )
+        )
+    return ScenePredictions(answers=tuple(answers))
+
+
+def _save(picture: Image.Image, target: Path) -> None:
+    try:
+        picture.save(target, quality=90)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
 def find_pictures(images: Sequence[Path]) -> Iterator[Path]:
@@ -139,10 +216,7 @@ def _answer(model: OpenModel, path: Path, *, top: int, target: Path | None) -> A
         Prediction(label=model.labels[index], score=float(scores[index])) for index in best
     )
     if target is not None:
-        try:
-            draw(image, predictions).save(target, quality=90)
-        except OSError as error:
-            raise UsageError(f"{target}: cannot be written: {error.strerror or error}") from None
+        _save(draw(image, predictions), target)
     return Answer(path=str(path), predictions=predictions)
 
 

@@ -247,3 +247,46 @@ def choose_recipe(name: str | None, *, model: str, pretrained: bool) -> str:
     if name not in RECIPES:
         raise UsageError(f"recipe {name!r}: expected one of {sorted(RECIPES)}")
     return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneRecipe:
+    """How a network for scenes learns: AdamW, `lr` of the heads and `backbone_rate` times that of
+    the backbone, warmed up over `warmup` of the budget; `ema`, the most that the moving average of
+    the weights keeps a step."""
+
+    lr: float = 1e-3
+    backbone_rate: float = 0.3
+    weight_decay: float = 1e-4
+    schedule: Literal["cosine", "poly"] = "cosine"
+    warmup: float = 0.03
+    batch_size: int = 16
+    epochs: int = 30
+    ema: float = 0.998
+    clip: float = 10.0
+
+
+SCENE_RECIPES: dict[str, SceneRecipe] = {
+    "detect": SceneRecipe(lr=2e-3),
+    "segment": SceneRecipe(),
+    "keypoints": SceneRecipe(lr=2e-3),
+}
+_SCENE_OVERRIDES = ("lr", "weight_decay", "batch_size", "ema")
+
+
+def override_scenes(recipe: SceneRecipe, changes: Overrides) -> SceneRecipe:
+    """The recipe with every setting that `changes` gives. Raises UsageError for one that networks
+    for scenes do not have, or that cannot be."""
+    given = {f.name: v for f in fields(changes) if (v := getattr(changes, f.name)) is not None}
+    if unknown := sorted(set(given) - set(_SCENE_OVERRIDES)):
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
+        raise UsageError(
+            f"{named}: of classifiers; networks for scenes have {', '.join(_SCENE_OVERRIDES)}"
+        )
+    changed = replace(recipe, **given)
+    if not changed.lr > 0 or changed.batch_size < 1 or not 0 <= changed.ema < 1:
+        raise UsageError(
+            f"lr {changed.lr}, batch_size {changed.batch_size}, ema {changed.ema}: expected a rate "
+            "above 0, at least 1 picture, and a decay from 0 to below 1"
+        )
+    return changed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .contract import describe_model, read_model_json, write_model_json
-    from .model import LoadedModel, load_model, save_model
+    from .model import LoadedModel, LoadedNetwork, load_model, load_network, save_model
     from .state import flatten_state, unflatten_state
     from .store import CheckpointStore, Saved
     from .strict import read_file
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointStore",
     "LoadedModel",
+    "LoadedNetwork",
     "Saved",
     "describe_model",
     "file_sha256",
     "flatten_state",
     "load_model",
+    "load_network",
     "read_file",
     "read_model_json",
     "save_model",
@@ -35,7 +37,9 @@ _HOMES = {
     "read_model_json": "contract",
     "write_model_json": "contract",
     "LoadedModel": "model",
+    "LoadedNetwork": "model",
     "load_model": "model",
+    "load_network": "model",
     "save_model": "model",
     "flatten_state": "state",
     "unflatten_state": "state",

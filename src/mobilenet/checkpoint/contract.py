@@ -13,13 +13,15 @@ from .strict import Section, parse_json, read_file
 
 if TYPE_CHECKING:
     from ..models import ModelSpec
+    from ..networks import Spec
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = "mobilenet"
 VERSION = 1
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
-DECODING = {"classify": {"activation": "softmax"}}
+TASKS = ("classify", "detect", "segment", "keypoints")
+SOFTMAX = {"activation": "softmax"}  # a classifier's decoding
 
 _LIMIT = 4 << 20  # bytes; labels for 20,000 classes take less than one MB
 # fmt: off
@@ -43,11 +45,11 @@ _SPEC_FIELDS: dict[str, tuple[type, ...]] = {
 
 
 def describe_model(
-    spec: "ModelSpec",
+    spec: "Spec",
     *,
     preprocess: Mapping[str, Any],
     labels: Sequence[str],
-    task: str,
+    decoding: Mapping[str, Any],
     provenance: Mapping[str, Any],
     weights_sha256: str,
     quantised: Mapping[str, Any] | None = None,
@@ -55,19 +57,17 @@ def describe_model(
     """The content of `model.json` for weights with the given hash; an exporter adds "artifact".
 
     `quantised` names the file of an int8 network beside them, and its sha256.
-
-    Raises UsageError for an unknown task.
     """
-    if task not in DECODING:
-        raise UsageError(f"task {task!r}: expected one of {sorted(DECODING)}")
+    from ..networks import task_of
+
     return {
         "format": FORMAT,
         "version": VERSION,
-        "task": task,
+        "task": task_of(spec),
         "model": {**spec.to_dict(), "rows": _rows(spec)},
         "preprocess": dict(preprocess),
         "labels": list(labels),
-        "decoding": DECODING[task],
+        "decoding": dict(decoding),
         "weights": {"file": WEIGHTS_FILE, "sha256": weights_sha256},
         "provenance": dict(provenance),
         **({} if quantised is None else {"quantised": dict(quantised)}),
@@ -131,13 +131,24 @@ def write_model_json(folder: str | Path, description: Mapping[str, Any]) -> None
 
 
 def read_spec(description: Mapping[str, Any]) -> "ModelSpec":
-    """The spec in a description that `read_model_json` has returned."""
+    """The classifier in a description that `read_model_json` has returned. Raises UsageError for a
+    network of another task."""
     from ..models import ModelSpec
 
+    if description["task"] != "classify":
+        raise UsageError(f"a network for {description['task']}: expected a classifier")
     return ModelSpec.from_dict({name: description["model"][name] for name in _SPEC_FIELDS})
 
 
-def _rows(spec: "ModelSpec") -> list[dict[str, Any]]:
+def read_network_spec(description: Mapping[str, Any]) -> "Spec":
+    """The network, of any task, in a description that `read_model_json` has returned."""
+    from ..networks import read_network
+
+    own = {name: value for name, value in description["model"].items() if name != "rows"}
+    return read_network(description["task"], own)
+
+
+def _rows(spec: "Spec") -> list[dict[str, Any]]:
     return [asdict(block) for block in spec.network().blocks]
 
 
@@ -167,17 +178,16 @@ def _check(whole: Section) -> None:
     if unknown:
         raise whole.error(unknown[0], "unknown to this version")
     task = whole.take("task", str)
-    if task not in DECODING:
-        raise whole.error("task", f"{task!r}: expected one of {sorted(DECODING)}")
-    classes = _spec_fields(whole)["classes"]
+    if task not in TASKS:
+        raise whole.error("task", f"{task!r}: expected one of {sorted(TASKS)}")
     whole.take("preprocess", dict)
     labels = whole.take("labels", list)
     if any(type(label) is not str for label in labels):
         raise whole.error("labels", "expected texts only")
-    if len(labels) != classes:
+    classes = _spec_fields(whole)["classes"] if task == "classify" else _scene_classes(whole)
+    if classes is not None and len(labels) != classes:
         raise whole.error("labels", f"{len(labels)} labels for {classes} classes")
-    if whole.take("decoding", dict) != DECODING[task]:
-        raise whole.error("decoding", f"expected {DECODING[task]}")
+    _check_decoding(whole, task)
     weights = whole.section("weights")
     if weights.take("file", str) != WEIGHTS_FILE:
         raise weights.error("file", f"expected {WEIGHTS_FILE!r}")
@@ -190,6 +200,35 @@ def _check(whole: Section) -> None:
             raise quantised.error("file", f"expected {quantised_file(sha256)!r}")
     if "artifact" in whole.data:
         _check_artifact(whole.section("artifact"))
+
+
+def _check_decoding(whole: Section, task: str) -> None:
+    decoding = whole.take("decoding", dict)
+    if task == "classify":  # of which reading an exported folder needs no more than this
+        if decoding != SOFTMAX:
+            raise whole.error("decoding", f"expected {SOFTMAX}")
+        return
+    from ..networks import read_rules
+
+    try:
+        read_rules(task, decoding)
+    except UsageError as error:
+        raise whole.error("decoding", str(error)) from None
+
+
+def _scene_classes(whole: Section) -> int | None:
+    """How many labels a network for scenes has; None: any number."""
+    from ..networks import labels_of
+
+    return labels_of(_scene_spec(whole))
+
+
+def _scene_spec(whole: Section) -> "Spec":
+    whole.section("model")
+    try:
+        return read_network_spec(whole.data)
+    except UsageError as error:
+        raise whole.error("model", str(error)) from None
 
 
 def _spec_fields(whole: Section) -> dict[str, Any]:
@@ -209,10 +248,13 @@ def _check_rows(whole: Section) -> None:
     from ..models import ModelSpec
 
     model = whole.section("model")
-    try:
-        spec = ModelSpec.from_dict(_spec_fields(whole))
-    except (UsageError, OverflowError) as error:
-        raise whole.error("model", str(error)) from None
+    if whole.data["task"] != "classify":
+        spec = _scene_spec(whole)
+    else:
+        try:
+            spec = ModelSpec.from_dict(_spec_fields(whole))
+        except (UsageError, OverflowError) as error:
+            raise whole.error("model", str(error)) from None
     if model.take("rows", list) != _rows(spec):
         raise model.error(
             "rows",

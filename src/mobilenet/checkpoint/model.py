@@ -22,65 +22,83 @@ from typing import TYPE_CHECKING, Any
 
 from ..cost import count
 from ..durable import make_folder, move, remove, write_atomically
-from ..errors import CheckpointError
-from ..models import ModelSpec, create
+from ..errors import CheckpointError, UsageError
+from ..models import ModelSpec
+from ..networks import Rules, Spec, Task, create_network, name_of
 from .contract import (
     MODEL_FILE,
+    SOFTMAX,
     WEIGHTS_FILE,
     describe_model,
     encode_model_json,
     quantised_file,
     read_model_json,
-    read_spec,
+    read_network_spec,
 )
 from .strict import read_file
 from .tensors import decode_tensors, encode_tensors, require_torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..classify import Classifier
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LoadedModel:
-    """A saved model: what `model.json` says, and the weights it names (on the CPU). `quantised`
-    says where its int8 network is, where it has one."""
+class LoadedNetwork:
+    """A saved network of any task: what `model.json` says, and the weights it names (on the CPU).
+    `quantised` says where its int8 network is, where it has one."""
 
-    spec: ModelSpec
+    spec: Spec
     state: "dict[str, Tensor]"
     preprocess: dict[str, Any]
     labels: tuple[str, ...]
-    task: str
+    task: Task
+    decoding: dict[str, Any]
     provenance: dict[str, Any]
     weights_sha256: str
     quantised: dict[str, Any] | None = None
 
-    def module(self) -> "Classifier":
+    def module(self) -> "nn.Module":
         """A new network in eval mode with a copy of these weights."""
         module = _create_aside(self.spec)
         module.load_state_dict(self.state)
         return module.eval()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedModel(LoadedNetwork):
+    """A saved classifier."""
+
+    spec: ModelSpec
+
+    def module(self) -> "Classifier":
+        """A new network in eval mode with a copy of these weights."""
+        from ..classify import Classifier
+
+        module = super().module()
+        assert isinstance(module, Classifier)
+        return module
+
+
 def save_model(
     folder: str | Path,
-    spec: ModelSpec,
+    spec: Spec,
     state: "Mapping[str, Tensor]",
     *,
     preprocess: Mapping[str, Any],
     labels: Sequence[str],
-    task: str = "classify",
+    rules: Rules | None = None,
     provenance: Mapping[str, Any],
     quantised: bytes | None = None,
 ) -> str:
     """Write `model.safetensors` and `model.json` into `folder`; return the weights' sha256.
 
-    `quantised` is the file of an int8 network to lie beside them.
+    `rules`: of what a network for scenes answers, how it becomes what is found. `quantised` is the
+    file of an int8 network to lie beside them.
 
     After a crash at any moment the folder loads as this model or as the one before it. Raises
-    CheckpointError where the disk refuses or `state` is not of `spec`, UsageError for an unknown
-    task.
+    CheckpointError where the disk refuses or `state` is not of `spec`.
     """
     require_torch("saving a model")
     folder = Path(folder)
@@ -90,7 +108,7 @@ def save_model(
         spec,
         preprocess=preprocess,
         labels=labels,
-        task=task,
+        decoding=SOFTMAX if rules is None else rules.to_dict(),
         provenance=provenance,
         weights_sha256=sha256,
         quantised=None if quantised is None else _named(quantised),
@@ -121,11 +139,19 @@ def save_model(
 
 
 def load_model(folder: str | Path) -> LoadedModel:
-    """Load a run's model, checking every byte of the weights and every row of the network.
+    """Load a classifier, checking every byte of the weights and every row of the network.
 
     Raises CheckpointError where anything is missing, damaged or does not belong together,
-    MissingDependency without torch.
+    UsageError for a network of another task, MissingDependency without torch.
     """
+    loaded = load_network(folder)
+    if not isinstance(loaded, LoadedModel):
+        raise UsageError(f"{folder}: a network for {loaded.task}; expected a classifier")
+    return loaded
+
+
+def load_network(folder: str | Path) -> LoadedNetwork:
+    """Load a network of any task, checked as by `load_model`."""
     require_torch("loading a run's weights")
     folder = Path(folder)
     while True:
@@ -137,15 +163,17 @@ def load_model(folder: str | Path) -> LoadedModel:
             # unless another process has saved in between, and this was half of each
             if read_model_json(folder) == description:
                 raise
-    spec = read_spec(description)
+    spec = read_network_spec(description)
     state = decode_tensors(weights, folder / WEIGHTS_FILE)
     _check_state(spec, state, folder / WEIGHTS_FILE)
-    return LoadedModel(
-        spec=spec,
+    kind = LoadedModel if isinstance(spec, ModelSpec) else LoadedNetwork
+    return kind(
+        spec=spec,  # pyright: ignore[reportArgumentType] - of the kind that was chosen by it
         state=state,
         preprocess=description["preprocess"],
         labels=tuple(description["labels"]),
         task=description["task"],
+        decoding=description["decoding"],
         provenance=description["provenance"],
         weights_sha256=description["weights"]["sha256"],
         quantised=description.get("quantised"),
@@ -167,7 +195,7 @@ def _all_staged(folder: Path) -> Iterator[Path]:
 
 def _read_weights(folder: Path, description: Mapping[str, Any]) -> bytes:
     sha256 = description["weights"]["sha256"]
-    params = count(read_spec(description).network(), 32).params
+    params = _params(read_network_spec(description))
     if "artifact" in description and not (folder / WEIGHTS_FILE).exists():
         raise CheckpointError(
             f"{folder}: an exported model, without weights for torch; give the run it came from"
@@ -199,16 +227,24 @@ def _named_sha256(folder: Path) -> str | None:
         return None
 
 
-def _create_aside(spec: ModelSpec) -> "Classifier":
+def _params(spec: Spec) -> int:
+    from ..heads import count_network
+
+    if isinstance(spec, ModelSpec):
+        return count(spec.network(), 32).params
+    return count_network(lambda: create_network(spec), 64, 64).params
+
+
+def _create_aside(spec: Spec) -> "nn.Module":
     """A network, without a change to the global random state that training depends on."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        return create(spec)
+        return create_network(spec)
 
 
 @lru_cache(maxsize=4)
-def _layout(spec: ModelSpec) -> dict[str, str]:
+def _layout(spec: Spec) -> dict[str, str]:
     """Type and shape of every tensor of a network's state."""
     return {name: _shape(tensor) for name, tensor in _create_aside(spec).state_dict().items()}
 
@@ -217,12 +253,12 @@ def _shape(tensor: "Tensor") -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
-def _check_state(spec: ModelSpec, state: "Mapping[str, Tensor]", file: Path) -> None:
+def _check_state(spec: Spec, state: "Mapping[str, Tensor]", file: Path) -> None:
     expected = _layout(spec)
     found = {name: _shape(tensor) for name, tensor in state.items()}
     for name in sorted(expected.keys() | found.keys()):
         wanted, have = expected.get(name, "no such tensor"), found.get(name, "no such tensor")
         if wanted != have:
             raise CheckpointError(
-                f"{file}: tensor {name!r}: {spec.name} has {wanted}, the state {have}"
+                f"{file}: tensor {name!r}: {name_of(spec)} has {wanted}, the state {have}"
             )

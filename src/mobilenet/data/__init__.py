@@ -2,7 +2,7 @@
 
 from .detect import open_dataset
 from .picture import Picture
-from .reader import Batch, Transform, batches, epoch_order, sample_rng
+from .reader import Batch, Transform, batches, epoch_order, sample_rng, step_seed
 from .scan import ScanReport, scan, without_bad
 from .splits import ArraySplit, Dataset, FileSplit, IgnoredFile, Split
 
@@ -21,5 +21,6 @@ __all__ = [
     "open_dataset",
     "sample_rng",
     "scan",
+    "step_seed",
     "without_bad",
 ]

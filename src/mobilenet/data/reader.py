@@ -51,6 +51,11 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.Generator(_philox(seed, epoch, index, _SAMPLE))
 
 
+def step_seed(seed: int, step: int) -> int:
+    """A seed for torch in one step of a run: a pure function of its arguments."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
+
+
 def _philox(seed: int, epoch: int, index: int, purpose: int) -> np.random.Philox:
     """A stream of its own for each argument: 2^128 numbers lie between two counters' starts."""
     for name, value in (("seed", seed), ("epoch", epoch)):

@@ -11,7 +11,6 @@ from .anchors import (
 from .decode import (
     BOXES,
     CLASSES,
-    DecodeRules,
     Detections,
     batched_nms,
     decode_maps,
@@ -20,6 +19,7 @@ from .decode import (
 )
 from .metric import DetectionScores, Truth, detection_scores
 from .program import detector_program
+from .rules import DecodeRules
 from .spec import DETECTORS, TORCHVISION, DetectorSpec, create_detector
 
 __all__ = [

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..program import Floats
 from .anchors import anchor_boxes, point_grid
 from .boxes import clip, decode, from_distances, iou
+from .rules import DecodeRules
 from .spec import STRIDES, DetectorSpec
 
 CLASSES, BOXES = "classes", "boxes"
@@ -30,18 +31,6 @@ class Detections:
     boxes: Floats
     scores: Floats
     labels: Labels
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodeRules:
-    """How candidates become detections: scores above `threshold`, the `top` surest of each class,
-    those that overlap a surer one of their class by more than `overlap` (IoU) left out, at most
-    `most` in all. The defaults are torchvision's of its SSDLite."""
-
-    threshold: float = 0.001
-    top: int = 300
-    overlap: float = 0.55
-    most: int = 300
 
 
 def nms(boxes: Floats, scores: Floats, overlap: float) -> NDArray[np.intp]:

@@ -51,52 +51,94 @@ class DetectionScores:
     most: int
 
 
+class DetectionCount:
+    """What was found in each picture, matched with its truth by pycocotools (extra `detect`)."""
+
+    def __init__(
+        self,
+        truths: Sequence[Truth],
+        found: Sequence[Detections],
+        *,
+        classes: int,
+        most: int = 100,
+    ) -> None:
+        """`classes`: how many there are; at most `most` boxes a picture count.
+
+        A found box does not count at the IoU thresholds up to the share of its area that lies in a
+        crowd box of its class. Raises MissingDependency without pycocotools.
+        """
+        try:
+            from pycocotools.coco import COCO
+            from pycocotools.cocoeval import COCOeval
+        except ImportError:
+            what = "COCO's mean average precision"
+            raise MissingDependency("pycocotools", "detect", what) from None
+        pairs = list(zip(truths, found, strict=True))
+        images = [{"id": index} for index in range(1, len(pairs) + 1)]
+        categories = [{"id": label} for label in range(1, classes + 1)]
+        truth = _rows((index, *_truth_rows(each)) for index, (each, _) in enumerate(pairs, start=1))
+        answer = _rows(
+            (index, *_found_rows(each)) for index, (_, each) in enumerate(pairs, start=1)
+        )
+        with redirect_stdout(StringIO()):  # it reports its progress there
+            sides = [COCO(), COCO()]
+            for side, rows in zip(sides, (truth, answer), strict=True):
+                dataset: Any = {"images": images, "categories": categories, "annotations": rows}
+                side.dataset = dataset
+                side.createIndex()
+            self._evaluation: Any = COCOeval(*sides, iouType="bbox")
+            self._evaluation.params.maxDets = [most]
+            self._evaluation.evaluate()
+        self._matched = list(self._evaluation.evalImgs)  # class by class, size by size, picture
+        self._sizes = list(self._evaluation.params.areaRng)
+        self._pictures, self._classes, self._most = len(pairs), classes, most
+        self._boxes = sum(not row["iscrowd"] for row in truth)
+
+    def scores(self) -> DetectionScores:
+        """Of all pictures."""
+        precision, recall = self._accumulated(np.arange(self._pictures))
+        everything, small, medium, large = range(4)
+        labels = range(self._classes)
+        return DetectionScores(
+            ap=_mean(precision[..., everything]),
+            ap50=_mean(precision[0, ..., everything]),
+            ap75=_mean(precision[5, ..., everything]),
+            ap_small=_mean(precision[..., small]),
+            ap_medium=_mean(precision[..., medium]),
+            ap_large=_mean(precision[..., large]),
+            ar=_mean(recall[..., everything]),
+            per_class=tuple(_mean(precision[:, :, label, everything]) for label in labels),
+            per_class50=tuple(_mean(precision[0, :, label, everything]) for label in labels),
+            pictures=self._pictures,
+            boxes=self._boxes,
+            most=self._most,
+        )
+
+    def resampled(self, rows: NDArray[np.int64]) -> float:
+        """The average precision of as many pictures, by place, some several times."""
+        precision, _ = self._accumulated(rows, sizes=1)
+        return _mean(precision[..., 0])
+
+    def _accumulated(self, rows: NDArray[np.integer], *, sizes: int = 4) -> tuple[NDArray, NDArray]:
+        """Precision (thresholds, recalls, classes, sizes), and recall without recalls; the first
+        size is any."""
+        count = self._pictures
+        groups = [
+            self._matched[start : start + count] for start in range(0, len(self._matched), count)
+        ]
+        with redirect_stdout(StringIO()):
+            self._evaluation.evalImgs = [group[row] for group in groups for row in rows]
+            self._evaluation.params.areaRng = self._sizes[:sizes]
+            self._evaluation.accumulate()
+        found = self._evaluation.eval
+        return found["precision"][..., 0], found["recall"][..., 0]
+
+
 def detection_scores(
     truths: Sequence[Truth], found: Sequence[Detections], *, classes: int, most: int = 100
 ) -> DetectionScores:
-    """Measure what was found in each picture against its truth; `classes`: how many there are.
-
-    A found box does not count at the IoU thresholds up to the share of its area that lies in a
-    crowd box of its class. Raises MissingDependency without pycocotools.
-    """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise MissingDependency("pycocotools", "detect", "COCO's mean average precision") from None
-    pairs = list(zip(truths, found, strict=True))
-    images = [{"id": index} for index in range(1, len(pairs) + 1)]
-    categories = [{"id": label} for label in range(1, classes + 1)]
-    truth = _rows((index, *_truth_rows(each)) for index, (each, _) in enumerate(pairs, start=1))
-    answer = _rows((index, *_found_rows(each)) for index, (_, each) in enumerate(pairs, start=1))
-    with redirect_stdout(StringIO()):  # it reports its progress there
-        sides = [COCO(), COCO()]
-        for side, rows in zip(sides, (truth, answer), strict=True):
-            dataset: Any = {"images": images, "categories": categories, "annotations": rows}
-            side.dataset = dataset
-            side.createIndex()
-        evaluation = COCOeval(*sides, iouType="bbox")
-        evaluation.params.maxDets = [most]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # (thresholds, recalls, classes, sizes, maxDets) and the same without recalls
-    precision = evaluation.eval["precision"][..., 0]
-    recall = evaluation.eval["recall"][..., 0]
-    everything, small, medium, large = range(4)
-    return DetectionScores(
-        ap=_mean(precision[..., everything]),
-        ap50=_mean(precision[0, ..., everything]),
-        ap75=_mean(precision[5, ..., everything]),
-        ap_small=_mean(precision[..., small]),
-        ap_medium=_mean(precision[..., medium]),
-        ap_large=_mean(precision[..., large]),
-        ar=_mean(recall[..., everything]),
-        per_class=tuple(_mean(precision[:, :, label, everything]) for label in range(classes)),
-        per_class50=tuple(_mean(precision[0, :, label, everything]) for label in range(classes)),
-        pictures=len(pairs),
-        boxes=sum(not row["iscrowd"] for row in truth),
-        most=most,
-    )
+    """Measure what was found in each picture against its truth; see `DetectionCount`."""
+    return DetectionCount(truths, found, classes=classes, most=most).scores()
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -18,6 +18,7 @@ HEADS: tuple[str, ...] = ("ssd", "ssdlite", "fcos")
 LOSSES: tuple[str, ...] = ("softmax", "sigmoid")
 STRIDES = (8, 16, 32)  # of the maps of head "fcos"
 EXTRAS = (512, 256, 256, 128)
+_DEEPEST = 16  # layers of a head: a file must not ask for a million
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +74,17 @@ class DetectorSpec:
     def _check_fcos(self) -> None:
         if self.anchors is not None or self.loss != "sigmoid":
             raise UsageError("head 'fcos': expected anchors None and loss 'sigmoid'")
-        if self.filters < 16 or self.filters % 16 or self.depth < 1:
+        if self.filters < 16 or self.filters % 16 or not 1 <= self.depth <= _DEEPEST:
             raise UsageError(
                 f"filters {self.filters!r}, depth {self.depth!r}: expected a multiple of 16, and "
-                "at least 1"
+                f"1 to {_DEEPEST}"
             )
 
     def _check_ssd(self) -> None:
         if self.anchors is None:
             raise UsageError(f"head {self.head!r}: anchors are missing")
+        if len(self.extras) > _DEEPEST:
+            raise UsageError(f"extras: {len(self.extras)} maps, expected at most {_DEEPEST}")
         if len(self.anchors) != 2 + len(self.extras) or not all(self.anchors):
             raise UsageError(
                 f"anchors of {len(self.anchors)} maps: expected some for each of C4, the last map "

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from ..preprocess import ImageError, Preprocess, normalise
 from ..progress import say, track
 from .metrics import Ints, Metrics, Outcomes, outcomes_of, summarise
 from .model import Device, Floats, Forward, OpenModel, not_a_number, open_model
+
+if TYPE_CHECKING:
+    from .scenes import SceneEvaluation
 
 SplitChoice = Literal["train", "val", "test", "all"]
 
@@ -78,15 +81,17 @@ def evaluate(
     device: Device = "auto",
     limit: int | None = None,
     skip_bad: bool = False,
-) -> Evaluation:
+) -> "Evaluation | SceneEvaluation":
     """Measure a run or an exported artifact on labelled images.
 
-    Raises DataError where the data has classes that the model does not know, or, naming them,
-    images that cannot be read.
+    Networks for scenes are measured by their field's metric: COCO's mAP, mIoU and boundary F,
+    COCO's OKS-AP. Raises DataError where the data has classes that the model does not know, or,
+    naming them, images that cannot be read.
 
     Args:
         model: Run folder, or the folder of an exported artifact (which needs no torch).
-        data: Dataset: a folder, a manifest or a known name.
+        data: Dataset: a folder, a manifest or a known name; for scenes COCO, VOC, YOLO, WIDER FACE
+            or masks.
         split: Part of the data; "all": every image of data that has no splits. Without it test if
             there is one, else val.
         batch_size: Images in one pass through the network.
@@ -96,6 +101,22 @@ def evaluate(
         limit: Measure only so many images, each class in proportion.
         skip_bad: Leave out the images that cannot be read.
     """
+    from .scene_model import task_in
+
+    if task_in(model) != "classify":
+        from .scenes import evaluate_scenes
+
+        return evaluate_scenes(
+            model,
+            data,
+            split=split,
+            batch_size=batch_size,
+            workers=workers,
+            threads=threads,
+            device=device,
+            limit=limit,
+            skip_bad=skip_bad,
+        )
     opened = open_model(model, threads=threads, device=device)
     dataset, chosen = open_split(opened, data, split, limit=limit)
     dataset = replace(dataset, splits={chosen: dataset.splits[chosen]})

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint import LoadedModel, load_model, read_file
+from ..checkpoint import LoadedNetwork, load_network, read_file
 from ..checkpoint.tensors import decode_tensors, encode_tensors
 from ..errors import CheckpointError
-from ..program import Filter, Program, program_of
+from ..networks import network_program
+from ..program import Filter, Program
 from .scheme import (
     Affine,
     IntegerFilter,
@@ -56,10 +57,10 @@ def load_quantised(folder: str | Path) -> QuantisedProgram:
 
     Raises CheckpointError where there is none, or anything is missing or damaged.
     """
-    return quantised_of(Path(folder), load_model(folder))
+    return quantised_of(Path(folder), load_network(folder))
 
 
-def quantised_of(folder: Path, loaded: LoadedModel) -> QuantisedProgram:
+def quantised_of(folder: Path, loaded: LoadedNetwork) -> QuantisedProgram:
     """The int8 network beside a model that was loaded from `folder`."""
     if loaded.quantised is None:
         raise CheckpointError(f"{folder}: no int8 network there; mobilenet quantize makes one")
@@ -73,7 +74,7 @@ def quantised_of(folder: Path, loaded: LoadedModel) -> QuantisedProgram:
         )
     tensors = {name: tensor.numpy() for name, tensor in decode_tensors(data, file).items()}
     try:
-        return _decode(program_of(loaded.module()), tensors)
+        return _decode(network_program(loaded.module()), tensors)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{file}: not of this network: {error}") from None
 

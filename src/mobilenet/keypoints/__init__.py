@@ -3,11 +3,13 @@
 from .decode import People, decode_people, decode_single
 from .metric import KeypointScores, TruePeople, keypoint_scores, oks
 from .program import keypoint_program
+from .rules import KeypointRules, sigmas_of
 from .spec import (
     COCO_FLIPPED,
     COCO_KEYPOINTS,
     COCO_SIGMAS,
     COCO_SKELETON,
+    POSES,
     STRIDE,
     KeypointSpec,
     create_keypoints,
@@ -19,7 +21,9 @@ __all__ = [
     "COCO_KEYPOINTS",
     "COCO_SIGMAS",
     "COCO_SKELETON",
+    "POSES",
     "STRIDE",
+    "KeypointRules",
     "KeypointScores",
     "KeypointSpec",
     "People",
@@ -31,5 +35,6 @@ __all__ = [
     "keypoint_program",
     "keypoint_scores",
     "oks",
+    "sigmas_of",
     "single_targets",
 ]

@@ -94,6 +94,15 @@ class KeypointSpec:
         return cls(**{**data, "backbone": ModelSpec.from_dict(data["backbone"])})
 
 
+def _poses(head: Head, word: str) -> dict[str, KeypointSpec]:
+    names = ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
+    return {f"{word}_{name}": KeypointSpec(backbone=MODELS[name], head=head) for name in names}
+
+
+# One person a picture, and several
+POSES: dict[str, KeypointSpec] = {**_poses("heatmap", "pose"), **_poses("centre", "multipose")}
+
+
 def create_keypoints(spec: KeypointSpec) -> "KeypointNetwork":
     """Build the network, randomly initialised from torch's global generator, in training mode."""
     from .model import KeypointNetwork

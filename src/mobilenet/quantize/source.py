@@ -38,7 +38,6 @@ class Source:
     state: "Mapping[str, Tensor]"
     preprocess: Preprocess
     labels: tuple[str, ...]
-    task: str
     provenance: Mapping[str, Any]
     network: "Classifier"
 
@@ -73,7 +72,6 @@ def open_source(model: str | Path) -> Source:
         state=loaded.state,
         preprocess=contract,
         labels=loaded.labels,
-        task=loaded.task,
         provenance=loaded.provenance,
         network=loaded.module(),
     )
@@ -98,7 +96,6 @@ def _named(name: str) -> Source:
         state=network.state_dict(),
         preprocess=found.preprocess,
         labels=found.labels,
-        task="classify",
         provenance={"weights": {"sha256": found.sha256}},
         network=network,
     )

@@ -254,7 +254,6 @@ def _write(result: Quantisation, source: Source, quantised: QuantisedProgram) ->
         source.state,
         preprocess=source.preprocess.to_dict(),
         labels=source.labels,
-        task=source.task,
         provenance={**source.provenance, "quantisation": summary},
         quantised=encode_quantised(quantised),
     )

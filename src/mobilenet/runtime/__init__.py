@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .artifact import ENGINE_HEADER, ArtifactFile, is_artifact, read_artifact, read_hashed
-from .model import Model, Prediction, load
+from .model import Model, Prediction, load, load_scene
 from .pack import list_sha256, pack, unpack
 from .sessions import (
     FORMATS,
@@ -38,6 +38,7 @@ __all__ = [
     "is_artifact",
     "list_sha256",
     "load",
+    "load_scene",
     "pack",
     "read_artifact",
     "read_hashed",

@@ -86,6 +86,8 @@ def load(folder: str | Path, *, runtime: str | None = None, threads: int | None 
     if threads is not None and threads < 1:
         raise UsageError(f"threads {threads}: expected at least 1")
     file = read_artifact(folder)
+    if (task := file.contract["task"]) != "classify":
+        raise UsageError(f"{folder}: a network for {task}; load_scene opens it")
     try:
         contract = Preprocess.from_dict(file.contract["preprocess"])
     except UsageError as error:
@@ -97,6 +99,14 @@ def load(folder: str | Path, *, runtime: str | None = None, threads: int | None 
         preprocess=contract,
         labels=tuple(file.contract["labels"]),
     )
+
+
+def load_scene(
+    folder: str | Path, *, runtime: str | None = None, threads: int | None = None
+) -> tuple[ArtifactFile, Session]:
+    """Open an exported network for scenes: its file, and a session whose `maps` gives what it
+    answers. Raises as `load`."""
+    return _open(read_artifact(folder), runtime, threads or usable_cores())
 
 
 def _open(file: ArtifactFile, runtime: str | None, threads: int) -> tuple[ArtifactFile, Session]:

@@ -34,7 +34,8 @@ PINNED = ["mobilenet", "inference_precision"]  # where an OpenVINO file says how
 class Session:
     """A model ready to run: `run` takes float32 images in `layout` and gives float32 logits.
 
-    One call at a time. `precision` is the one that the convolutions really use, `convolutions` how
+    One call at a time. `maps`, where the runtime is one for scenes too, gives every output by its
+    name, (N, C, H, W). `precision` is the one that the convolutions really use, `convolutions` how
     many use which, empty where the runtime does not tell. `contract` is the text of model.json that
     the file itself carries. A file that normalises by itself has `pixels`, which makes its input of
     normalised images; `probabilities`: it gives their logarithms in place of logits. `note` says
@@ -47,6 +48,7 @@ class Session:
     layout: Layout
     threads: int
     run: Callable[[Floats], Floats]
+    maps: Callable[[Floats], Mapping[str, Floats]] = field(default=lambda images: _no_maps())
     convolutions: Mapping[str, int] = field(default_factory=dict)
     contract: str | None = None
     pixels: Callable[[Floats], np.ndarray] | None = None
@@ -64,6 +66,10 @@ class Session:
     def comparable(self, logits: Floats) -> Floats:
         """Logits (N, classes) or what the session gives, less what probabilities do not tell."""
         return logits - logits.mean(1, keepdims=True) if self.probabilities else logits
+
+
+def _no_maps() -> Mapping[str, Floats]:
+    raise UsageError("this runtime has classifiers only here; export with --to engine or onnx")
 
 
 class Opener(Protocol):
@@ -88,7 +94,7 @@ def open_engine(data: Data, *, threads: int, precision: Precision, batch: int | 
     """Open an engine file with the native engine, which takes any batch.
 
     Raises MissingEngine where that was not built, UsageError for another precision than the
-    file's, CheckpointError for a file that is none or has no logits.
+    file's, CheckpointError for a file that is none or whose logits are no vector.
     """
     from .engine import open_model, plan, require_engine
 
@@ -96,11 +102,14 @@ def open_engine(data: Data, *, threads: int, precision: Precision, batch: int | 
     if model.precision != precision:
         raise UsageError(f"engine: the file is {model.precision}, not {precision}")
     engine = plan(model, threads=threads)
-    if engine.outputs.get(LOGITS, (0, 0, 0))[1:] != (1, 1):
-        raise CheckpointError(f"engine: no {LOGITS!r} among the outputs {engine.outputs}")
+    if engine.outputs.get(LOGITS, (0, 1, 1))[1:] != (1, 1):
+        raise CheckpointError(f"engine: {LOGITS!r} is no vector among the outputs {engine.outputs}")
 
     def run(images: Floats) -> Floats:
-        return engine.run(images)[LOGITS][:, :, 0, 0]
+        found = engine.run(images)
+        if LOGITS not in found:
+            raise CheckpointError(f"engine: no {LOGITS!r} among the outputs {engine.outputs}")
+        return found[LOGITS][:, :, 0, 0]
 
     return Session(
         runtime="engine",
@@ -109,6 +118,7 @@ def open_engine(data: Data, *, threads: int, precision: Precision, batch: int | 
         layout="NCHW",
         threads=threads,
         run=run,
+        maps=engine.run,
     )
 
 
@@ -146,6 +156,7 @@ def open_onnxruntime(
     except Exception as error:  # its errors derive from Exception itself
         raise CheckpointError(f"onnxruntime cannot open the model: {_brief(error)}") from error
     source = session.get_inputs()[0]
+    names = [output.name for output in session.get_outputs()]
     contract = session.get_modelmeta().custom_metadata_map.get("model.json")
     whole = source.type == "tensor(uint8)"
 
@@ -154,6 +165,10 @@ def open_onnxruntime(
         assert isinstance(logits, np.ndarray)
         return logits
 
+    def maps(images: Floats) -> Mapping[str, Floats]:
+        found: Any = session.run(names, {source.name: images})
+        return dict(zip(names, found, strict=True))
+
     return Session(
         runtime="onnxruntime",
         version=onnxruntime.__version__,
@@ -161,6 +176,7 @@ def open_onnxruntime(
         layout="NHWC" if whole else "NCHW",
         threads=threads,
         run=run,
+        maps=maps,
         contract=contract,
         pixels=_pixels(contract) if whole else None,
     )
@@ -225,6 +241,10 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         # shared: the tensor reads `images` in place, which lives as long as this call
         return request.infer({0: images}, share_inputs=True)[0]
 
+    def maps(images: Floats) -> Mapping[str, Floats]:
+        answer = request.infer({0: images}, share_inputs=True)
+        return {output.get_any_name(): answer[output] for output in compiled.outputs}
+
     return Session(
         runtime="openvino",
         version=openvino.__version__.partition("-")[0],
@@ -232,6 +252,7 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         layout="NHWC" if whole else "NCHW",
         threads=threads,
         run=run,
+        maps=maps,
         convolutions=found,
         contract=contract,
         pixels=_pixels(contract) if whole else None,

@@ -10,6 +10,7 @@ from .metric import (
     segment_scores,
 )
 from .program import SEGMENTS, segment_program
+from .rules import MaskRules
 from .spec import SEGMENTERS, TORCHVISION, SegmenterSpec, create_segmenter
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "SEGMENTS",
     "TORCHVISION",
     "VOID",
+    "MaskRules",
     "SegmentScores",
     "SegmenterSpec",
     "boundaries",

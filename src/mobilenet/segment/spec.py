@@ -76,8 +76,8 @@ class SegmenterSpec:
             raise UsageError(f"refine belongs to head 'deeplabv3', not {self.head!r}")
         if self.dilation not in ("reference", "torchvision"):
             raise UsageError(f"dilation {self.dilation!r}: expected 'reference' or 'torchvision'")
-        if not self.rates or min(self.rates) < 1:
-            raise UsageError(f"rates {self.rates!r}: expected numbers from 1")
+        if not 1 <= len(self.rates) <= 16 or min(self.rates) < 1:
+            raise UsageError(f"rates {self.rates!r}: expected numbers from 1, at most 16")
         try:
             self.network()
         except ValueError as error:

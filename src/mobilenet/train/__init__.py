@@ -3,13 +3,8 @@
 import hashlib
 import json
 import os
-import shlex
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +17,12 @@ from ..evaluate import Evaluation, choose_split, collect_logits, measure
 from ..evaluate.metrics import log_softmax
 from ..evaluate.model import Device, choose_device, open_model, torch_forward
 from ..models import ModelSpec, parse_model_name
+from ..networks import SCENE_NETWORKS
 from ..preprocess import Preprocess, torchvision
 from ..progress import say
 from ..recipes import RECIPES, Overrides, Recipe, choose_recipe, override
 from ..runtime.machine import inspect_machine
+from .record import command_line, revision, versions
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +30,9 @@ if TYPE_CHECKING:
     from ..classify import Classifier
     from ..weights import Pretrained
     from .loop import Measure
+    from .scenes import SceneTrainResult
 
 _STEPS_PER_EPOCH = 8  # at least, on small sets: a smaller batch than the recipe's is taken
-_MODULES = {"pillow": "PIL"}
 _SAMPLED = 64  # pictures looked at to tell whether they are smaller than the input
 
 
@@ -88,15 +85,19 @@ def train(
     threads: int | None = None,
     workers: int | None = None,
     device: Device = "auto",
-) -> TrainResult:
+) -> "TrainResult | SceneTrainResult":
     """Train a MobileNet on labelled images, from ImageNet weights or from scratch.
 
+    A network's name decides the task: mobilenet_v2 names what a picture shows,
+    ssdlite_mobilenet_v2 finds objects, lraspp_mobilenet_v2 their pixels, pose_mobilenet_v2 a
+    figure's keypoints; `mobilenet info` lists all.
     Ctrl-C, a crash or kill -9 lose at most half a minute: run the same command with --resume.
     Raises UsageError, DataError (pictures that cannot be read are named first), WeightsError,
     CheckpointError, TrainingError.
 
     Args:
-        data: Dataset: a folder of class folders, a CSV or Parquet manifest, or fashion-mnist.
+        data: Dataset: a folder of class folders, a CSV or Parquet manifest, or fashion-mnist; for
+            scenes COCO, VOC, YOLO, WIDER FACE or masks.
         out: Run folder to write: the model, metrics, report and TensorBoard events.
         model: Network: see `mobilenet info`.
         width: Width multiplier.
@@ -117,8 +118,30 @@ def train(
         device: Where to compute.
     """
     out = Path(out)
-    _check_options(epochs=epochs, minutes=minutes, resume=resume, out=out, threads=threads)
-    _require_torch()
+    if model in SCENE_NETWORKS:
+        if recipe is not None or resize is not None:
+            raise UsageError("--recipe and --resize are of classifiers")
+        from .scenes import SceneOptions, train_scenes
+
+        options = SceneOptions(
+            width=width,
+            size=size,
+            weights=weights,
+            overrides=overrides,
+            epochs=epochs,
+            minutes=minutes,
+            resume=resume,
+            skip_bad=skip_bad,
+            val_fraction=val_fraction,
+            limit=limit,
+            seed=seed,
+            threads=threads,
+            workers=workers,
+            device=device,
+        )
+        return train_scenes(data, out, model, options)
+    check_options(epochs=epochs, minutes=minutes, resume=resume, out=out, threads=threads)
+    require_torch()
     import torch
 
     from ..report import gather, write_report
@@ -200,7 +223,7 @@ def train(
             labels=dataset.classes,
             provenance={
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": _command(out),
+                "command": command_line(out),
                 "recipe": recipe_name,
                 "fingerprint": fingerprint,
                 "options": options,
@@ -215,8 +238,8 @@ def train(
                 "seconds": round(trainer.seconds, 3),
                 "threads": torch.get_num_threads(),
                 "machine": asdict(inspect_machine()),
-                "versions": _versions(),
-                "revision": _revision(),
+                "versions": versions(),
+                "revision": revision(),
             },
         )
         say(f"learned for {trainer.seconds:.0f} s; measuring the saved model")
@@ -227,7 +250,7 @@ def train(
         batch_size=32,
         workers=workers,
     )
-    report = write_report(out, gather(evaluation, dataset, scan=checked, command=_command(out)))
+    report = write_report(out, gather(evaluation, dataset, scan=checked, command=command_line(out)))
     trainer.store.clear()  # last: until here --resume repeats only what was not done
     contract = read_model_json(out)
     return TrainResult(
@@ -241,7 +264,7 @@ def train(
     )
 
 
-def _check_options(
+def check_options(
     *, epochs: int | None, minutes: float | None, resume: bool, out: Path, threads: int | None
 ) -> None:
     if epochs is not None and minutes is not None:
@@ -258,7 +281,7 @@ def _check_options(
         raise UsageError(f"{out}: holds a run; go on with --resume, or choose another --out")
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
     try:
         import safetensors
         import torch
@@ -390,27 +413,3 @@ def _headline(
         f"{spec.name} {spec.width:g} at {pre.size} px on {dataset.source} ({dataset.kind}): "
         f"{len(dataset.classes)} classes, {counts} pictures; recipe {recipe}, {budget}"
     )
-
-
-def _command(out: Path) -> str:
-    """The command line that made the run, where it was one."""
-    if Path(sys.argv[0]).name != "mobilenet":
-        return f"mobilenet.train(..., out={str(out)!r})"
-    return shlex.join(["mobilenet", *(word for word in sys.argv[1:] if word != "--resume")])
-
-
-def _versions() -> dict[str, str]:
-    packages = ("mobilenet", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
-    return {name: version(name) for name in packages if find_spec(_MODULES.get(name, name))}
-
-
-def _revision() -> str | None:
-    """The git revision of this package's own checkout, None where it is installed."""
-    here = Path(__file__).parent
-    answer = subprocess.run(
-        ["git", "-C", str(here), "log", "-1", "--format=%H", "--", str(here)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.strip() or None

@@ -78,7 +78,7 @@ def _tensorboard(run: Path, step: int) -> Any:
 
 
 class Bar:
-    """A bar on a terminal with loss, accuracy, pictures a second and time left; else nothing."""
+    """A bar on a terminal with the time left, and figures; else nothing."""
 
     def __init__(self, description: str, *, done: float) -> None:
         self._bar: Any = None
@@ -94,13 +94,11 @@ class Bar:
                 leave=False,
             )
 
-    def update(self, progress: float, *, loss: float, top1: float, rate: float) -> None:
-        """`progress` 0 to 1; mean loss and accuracy of the epoch so far; pictures a second."""
+    def update(self, progress: float, said: str) -> None:
+        """`progress` 0 to 1, and what is said beside it."""
         if self._bar is not None:
             self._bar.n = min(int(1000 * progress), 1000)
-            self._bar.set_postfix_str(
-                f"loss {loss:.3f}, top-1 {100 * top1:.1f} %, {rate:.0f} img/s", refresh=False
-            )
+            self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(0)
             self._bar.refresh()
 

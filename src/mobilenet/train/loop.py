@@ -8,7 +8,6 @@ resumed takes the same steps as one that was left alone.
 import contextlib
 import copy
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,12 +23,13 @@ from torch.nn import functional as F
 from ..augment import build, mixup_cutmix
 from ..checkpoint import CheckpointStore, flatten_state, unflatten_state
 from ..classify import Classifier
-from ..data import Split, batches, epoch_order, sample_rng
+from ..data import Split, batches, epoch_order, sample_rng, step_seed
 from ..errors import CheckpointError, TrainingError
 from ..preprocess import Preprocess
 from ..progress import say
 from ..recipes import Phase, Recipe
 from .features import FeatureCache, Interrupted, cut, to_input
+from .interrupt import PoliteStop
 from .log import Bar, MetricsLog
 from .optimizer import WeightAverage, build_optimizer, lr_factor, restore_optimizer
 
@@ -150,7 +150,7 @@ class Trainer:
         """
         self.log = MetricsLog(self.run_folder, step=self.position.step)
         try:
-            with _PoliteStop(self._stop):
+            with PoliteStop(self._stop):
                 while self.position.phase < len(self.recipe.phases):
                     self._run_phase(self.recipe.phases[self.position.phase])
                     if self.average is not None:  # the next phase goes on from the better weights
@@ -259,7 +259,8 @@ class Trainer:
                 rate = (here.seen - epoch_seen) / (time.perf_counter() - epoch_started)
                 self.log.step({"step": here.step, "loss": loss, "lr": lr, "img_per_s": rate})
                 mean, top1 = here.loss / here.seen, here.correct / here.seen
-                bar.update(progress(), loss=mean, top1=top1, rate=rate)
+                said = f"loss {mean:.3f}, top-1 {100 * top1:.1f} %, {rate:.0f} img/s"
+                bar.update(progress(), said)
                 self._save_if_due()
                 if progress() >= 1:
                     break
@@ -365,7 +366,7 @@ class Trainer:
         """One optimizer step; the mean loss, and how many were right (of the main label)."""
         assert self.optimizer is not None
         recipe, here, device = self.recipe, self.position, self.settings.device
-        torch.manual_seed(_step_seed(self.settings.seed, here.step))  # dropout
+        torch.manual_seed(step_seed(self.settings.seed, here.step))  # dropout
         classes = self.model.head.classifier.out_channels
         targets = F.one_hot(batch.labels, classes).float()
         inputs, targets = mixup_cutmix(
@@ -479,29 +480,6 @@ class Trainer:
         self._saved_at = time.monotonic()
 
 
-class _PoliteStop:
-    """The first Ctrl-C or SIGTERM ends training behind the current step, the second at once."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self._stop.is_set():
-            raise KeyboardInterrupt
-        say("stopping behind this step; again to stop at once")
-        self._stop.set()
-
-
 def _class_weights(recipe: Recipe, labels: np.ndarray, device: torch.device) -> Tensor | None:
     """Per class, n / (classes * count): rare classes weigh more."""
     if recipe.class_weights == "none":
@@ -509,7 +487,3 @@ def _class_weights(recipe: Recipe, labels: np.ndarray, device: torch.device) -> 
     counts = np.bincount(labels)
     weights = len(labels) / (len(counts) * np.maximum(counts, 1))
     return torch.tensor(weights, dtype=torch.float32, device=device)
-
-
-def _step_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,139 @@
+"""A network for scenes that answers, wherever it comes from: a run or an exported artifact."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..checkpoint import LoadedNetwork, load_network, read_model_json
+from ..checkpoint.contract import read_network_spec
+from ..errors import CheckpointError, UsageError
+from ..models import ModelSpec
+from ..networks import Rules, SceneSpec, answers, read_rules
+from ..preprocess import Preprocess, crop_and_resize, normalise
+from ..program import Floats
+from ..runtime import is_artifact, load_scene
+from ..tasks import SCENE_TASKS, Maps, SceneTask
+from .model import Device, choose_device, not_a_number
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MapsOf = Callable[[Floats], Maps]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneModel:
+    """A network for scenes, and what must go with it. `maps` takes preprocessed images
+    (N, 3, size, size) to the network's outputs by name; `runtime` says what computes it."""
+
+    name: str
+    task: SceneTask
+    spec: SceneSpec
+    rules: Rules
+    maps: MapsOf
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    runtime: str
+    provenance: dict[str, Any]
+
+    def find(self, picture: Image.Image) -> Any:
+        """What is on one picture, in its pixels. Raises MobilenetError for an answer that is not a
+        number."""
+        pixels = crop_and_resize(picture, self.preprocess)[None]
+        return self.decoded(normalise(pixels, self.preprocess), [picture.size], "a picture")[0]
+
+    def decoded(self, images: Floats, sizes: list[tuple[int, int]], what: str) -> list[Any]:
+        """What is on preprocessed pictures of these (width, height), in their pixels."""
+        maps = self.maps(images)
+        if not all(np.isfinite(found).all() for found in maps.values()):
+            raise not_a_number(self.name, what)
+        return self.task.decode(self.spec, self.rules, maps, sizes, self.preprocess.size)
+
+
+def task_in(model: str | Path) -> str:
+    """The task of a run or an exported folder; "classify" for what is neither."""
+    folder = Path(model).expanduser()
+    if not (folder / "model.json").is_file():
+        return "classify"
+    return read_model_json(folder)["task"]
+
+
+def open_scene_model(
+    model: str | Path, *, threads: int | None, device: Device, runtime: str | None = None
+) -> SceneModel:
+    """Open a run folder or an exported one (without torch).
+
+    Raises UsageError for a classifier, CheckpointError for a damaged folder.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads {threads}: expected at least 1")
+    folder = Path(model).expanduser()
+    contract = read_model_json(folder)
+    spec = read_network_spec(contract)
+    if isinstance(spec, ModelSpec):
+        raise UsageError(f"{folder}: a classifier; expected a network for scenes")
+    try:
+        preprocess = Preprocess.from_dict(contract["preprocess"])
+    except UsageError as error:
+        raise CheckpointError(f"{folder / 'model.json'}: {error}") from None
+    if is_artifact(folder):
+        file, session = load_scene(folder, runtime=runtime, threads=threads)
+        contract = file.contract
+        maps: MapsOf = lambda images: session.maps(session.laid_out(images))  # noqa: E731
+        described = f"{session.runtime} {session.version}, threads: {session.threads}"
+    else:
+        loaded = load_network(folder)
+        maps, described = maps_of_run(folder, loaded, threads, device)
+    return SceneModel(
+        name=str(folder),
+        task=SCENE_TASKS[contract["task"]],
+        spec=spec,
+        rules=read_rules(contract["task"], contract["decoding"]),
+        maps=maps,
+        preprocess=preprocess,
+        labels=tuple(contract["labels"]),
+        runtime=described,
+        provenance=contract["provenance"],
+    )
+
+
+def maps_of_run(
+    folder: Path, loaded: LoadedNetwork, threads: int | None, device: Device
+) -> tuple[MapsOf, str]:
+    """What computes a run's network, and how it is called: torch, or the exact int8 arithmetic."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if loaded.quantised is not None:
+        from ..integer.simulate import simulate
+        from ..integer.store import quantised_of
+
+        network = quantised_of(folder, loaded)
+        count = torch.get_num_threads()
+        described = f"int8 arithmetic in torch {torch.__version__}, threads: {count}"
+        return lambda images: simulate(network, images), described
+    chosen = choose_device(device)
+    described = f"torch {torch.__version__} on {chosen}"
+    if chosen.type == "cpu":
+        described += f", threads: {torch.get_num_threads()}"
+    return torch_maps(loaded.module(), chosen), described
+
+
+def torch_maps(network: "nn.Module", device: Any) -> MapsOf:
+    """A network in torch as a function of arrays; it is moved and set to evaluation."""
+    import torch
+
+    network = network.to(device, memory_format=torch.channels_last).eval()  # pyright: ignore
+
+    def maps(images: Floats) -> Maps:
+        with torch.inference_mode():
+            x = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
+            found = answers(network, x)
+            return {name: value.float().cpu().numpy() for name, value in found.items()}
+
+    return maps

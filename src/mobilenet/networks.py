@@ -1,0 +1,161 @@
+"""The networks of every task: by name, described, built, as a program."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from .architectures import Block
+from .detect.rules import DecodeRules
+from .detect.spec import DETECTORS, DetectorSpec, create_detector
+from .errors import UsageError
+from .keypoints.rules import KeypointRules
+from .keypoints.spec import POSES, KeypointSpec, create_keypoints
+from .models import MODELS, ModelSpec, create, parse_model_name
+from .segment.rules import MaskRules
+from .segment.spec import SEGMENTERS, SegmenterSpec, create_segmenter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .program import Program
+
+Task = Literal["classify", "detect", "segment", "keypoints"]
+SceneSpec = DetectorSpec | SegmenterSpec | KeypointSpec
+Spec = ModelSpec | SceneSpec
+Rules = DecodeRules | MaskRules | KeypointRules
+
+TASKS: tuple[Task, ...] = ("classify", "detect", "segment", "keypoints")
+SCENE_NETWORKS: Mapping[str, SceneSpec] = {**DETECTORS, **SEGMENTERS, **POSES}
+_WRONG = (UsageError, TypeError, ValueError, KeyError, AttributeError, OverflowError)
+
+
+def task_of(spec: Spec) -> Task:
+    """What a network of this description does."""
+    match spec:
+        case ModelSpec():
+            return "classify"
+        case DetectorSpec():
+            return "detect"
+        case SegmenterSpec():
+            return "segment"
+        case KeypointSpec():
+            return "keypoints"
+
+
+def parse_network_name(name: str) -> Spec:
+    """The description of a network of any task by its name, a classifier's also by its aliases.
+
+    Raises UsageError for anything else, naming what there is.
+    """
+    if name in SCENE_NETWORKS:
+        return SCENE_NETWORKS[name]
+    try:
+        return parse_model_name(name).spec
+    except UsageError:
+        raise UsageError(
+            f"model {name!r}: expected one of {sorted(MODELS)}, or, for scenes, of "
+            f"{sorted(SCENE_NETWORKS)}"
+        ) from None
+
+
+def name_of(spec: Spec) -> str:
+    """What people call it: its name, or what it is made of where it has none."""
+    if isinstance(spec, ModelSpec):
+        return spec.name
+    for name, known in SCENE_NETWORKS.items():
+        if type(known) is type(spec) and (known.head, known.backbone.name) == (
+            spec.head,
+            spec.backbone.name,
+        ):
+            return name
+    return f"{spec.head} on {spec.backbone.name}"
+
+
+def read_network(task: str, data: Mapping[str, Any]) -> Spec:
+    """The description of which `data` is the `to_dict`. Raises UsageError for any other."""
+    kinds = {
+        "classify": ModelSpec,
+        "detect": DetectorSpec,
+        "segment": SegmenterSpec,
+        "keypoints": KeypointSpec,
+    }
+    try:
+        spec = kinds[task].from_dict(dict(data))
+        if _text(spec.to_dict()) != _text(data):
+            raise ValueError("it does not read back as it was written")
+    except _WRONG as error:
+        raise UsageError(f"description of a network for {task}: {error}") from None
+    return spec
+
+
+def read_rules(task: str, data: Mapping[str, Any]) -> Rules:
+    """How the answers of a network for scenes become what is found, of which `data` is the
+    `to_dict`. Raises UsageError for any other."""
+    kinds = {"detect": DecodeRules, "segment": MaskRules, "keypoints": KeypointRules}
+    try:
+        rules = kinds[task].from_dict(dict(data))
+        if _text(rules.to_dict()) != _text(data):
+            raise ValueError("it does not read back as it was written")
+    except _WRONG as error:
+        raise UsageError(f"decoding for {task}: {error}") from None
+    return rules
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    """Tells a 1 from a true, as == does not."""
+    return json.dumps(data, sort_keys=True)
+
+
+def labels_of(spec: Spec) -> int | None:
+    """How many labels a network's model.json has; None: as many as were trained with."""
+    return None if isinstance(spec, KeypointSpec) else spec.classes
+
+
+def rows_of(spec: Spec) -> tuple[Block, ...]:
+    """The rows of its backbone."""
+    return spec.network().blocks
+
+
+def create_network(spec: Spec) -> "nn.Module":
+    """Build the network, randomly initialised from torch's global generator, in training mode."""
+    match spec:
+        case ModelSpec():
+            return create(spec)
+        case DetectorSpec():
+            return create_detector(spec)
+        case SegmenterSpec():
+            return create_segmenter(spec)
+        case KeypointSpec():
+            return create_keypoints(spec)
+
+
+def answers(network: "nn.Module", images: "Tensor") -> "dict[str, Tensor]":
+    """What a network for scenes answers to images (N, 3, H, W), by the names of its program's
+    outputs: a segmenter's scores at its head's own stride."""
+    from .segment.model import Segmenter
+
+    return network.scores(images) if isinstance(network, Segmenter) else network(images)
+
+
+def network_program(network: "nn.Module") -> "Program":
+    """The program of a network that `create_network` builds, batch norms folded."""
+    from .classify import Classifier
+    from .detect.model import Detector
+    from .detect.program import detector_program
+    from .keypoints.model import KeypointNetwork
+    from .keypoints.program import keypoint_program
+    from .program import program_of
+    from .segment.model import Segmenter
+    from .segment.program import segment_program
+
+    match network:
+        case Classifier():
+            return program_of(network)
+        case Detector():
+            return detector_program(network)
+        case Segmenter():
+            return segment_program(network)
+        case KeypointNetwork():
+            return keypoint_program(network)
+        case _:
+            raise UsageError(f"{type(network).__name__}: no network of this package")
