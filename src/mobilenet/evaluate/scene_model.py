@@ -107,6 +107,8 @@ def maps_of_run(
     """What computes a run's network, and how it is called: torch, or the exact int8 arithmetic."""
     import torch
 
+    from ..classify import folded
+
     if threads is not None:
         torch.set_num_threads(threads)
     if loaded.quantised is not None:
@@ -121,7 +123,7 @@ def maps_of_run(
     described = f"torch {torch.__version__} on {chosen}"
     if chosen.type == "cpu":
         described += f", threads: {torch.get_num_threads()}"
-    return torch_maps(loaded.module(), chosen), described
+    return torch_maps(folded(loaded.module()), chosen), described
 
 
 def torch_maps(network: "nn.Module", device: Any) -> MapsOf:

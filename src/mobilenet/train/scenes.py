@@ -13,6 +13,7 @@ import torch
 
 from ..backbone import Backbone, load_backbone
 from ..checkpoint import read_model_json, save_model
+from ..classify import folded
 from ..detect import DetectorSpec
 from ..errors import CheckpointError, DataError, UsageError
 from ..evaluate.model import Device, choose_device
@@ -300,7 +301,7 @@ def _measure(shell: SceneModel, found: SceneData, device: torch.device, workers:
     part = replace(found, splits={"val": chosen})
 
     def run(network: torch.nn.Module) -> tuple[str, float]:
-        model = replace(shell, maps=torch_maps(network, device))
+        model = replace(shell, maps=torch_maps(folded(network), device))
         scores = measure_scenes(
             model, part, "val", batch_size=_BATCH, workers=workers, resamples=0
         ).scores
