@@ -180,9 +180,7 @@ def test_saving_and_loading_leave_the_random_state_alone(tmp_path: Path) -> None
     spec = replace(SPEC, classes=2)  # not built before
     state = random_state(spec, 0)
     before = torch.get_rng_state()
-    save_model(
-        tmp_path, spec, state, preprocess={}, labels=["a", "b"], provenance={}
-    )
+    save_model(tmp_path, spec, state, preprocess={}, labels=["a", "b"], provenance={})
     load_model(tmp_path).module()
     assert torch.equal(torch.get_rng_state(), before)
 

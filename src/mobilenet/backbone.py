@@ -54,6 +54,22 @@ class Backbone(nn.Module):
         return self.taps[name]
 
 
+def freeze(backbone: Backbone, tap: str, device: torch.device) -> None:
+    """Stop the blocks up to a named map from learning, in place: neither their weights nor their
+    norms' statistics change, so that they run as copies with these folded in.
+
+    Raises ValueError for a name that the network does not have.
+    """
+    from .classify import folded
+
+    if tap not in backbone.taps:
+        raise ValueError(f"tap {tap!r}: expected one of {list(backbone.taps)}")
+    for block in backbone.blocks[: backbone.taps[tap].block + 1]:
+        block.requires_grad_(False)
+        copied = folded(block).to(device, memory_format=torch.channels_last)  # pyright: ignore
+        block.forward = copied.requires_grad_(False).forward
+
+
 def load_backbone(
     backbone: Backbone, classifier: Mapping[str, Tensor], *, halved: bool = False
 ) -> tuple[str, ...]:

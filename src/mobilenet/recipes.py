@@ -253,7 +253,9 @@ def choose_recipe(name: str | None, *, model: str, pretrained: bool) -> str:
 class SceneRecipe:
     """How a network for scenes learns: AdamW, `lr` of the heads and `backbone_rate` times that of
     the backbone, warmed up over `warmup` of the budget; `ema`, the most that the moving average of
-    the weights keeps a step."""
+    the weights keeps a step. With pretrained weights the blocks up to the tap `frozen` stay as they
+    are, which halves the time of a step and more. For the first `small` of the budget pictures are
+    brought to `small_size` of the network's side: more of them are seen in the same time."""
 
     lr: float = 1e-3
     backbone_rate: float = 0.3
@@ -264,6 +266,9 @@ class SceneRecipe:
     epochs: int = 30
     ema: float = 0.998
     clip: float = 10.0
+    frozen: str | None = "c3"
+    small: float = 0.6
+    small_size: float = 0.7
 
 
 SCENE_RECIPES: dict[str, SceneRecipe] = {

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..backbone import Backbone, freeze
 from ..checkpoint import CheckpointStore, flatten_state, unflatten_state
 from ..data import epoch_order, sample_rng, step_seed
 from ..data.reader import in_order
@@ -99,6 +100,10 @@ class SceneTrainer:
             backbone_rate=recipe.backbone_rate,
             weight_decay=recipe.weight_decay,
         )
+        if recipe.frozen is not None:
+            backbone = network.get_submodule("backbone")
+            assert isinstance(backbone, Backbone)
+            freeze(backbone, recipe.frozen, settings.device)
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._saved_at = time.monotonic()
         self._stop = threading.Event()
@@ -143,20 +148,20 @@ class SceneTrainer:
     def _learn(self) -> None:
         settings = self.settings
         batch_size = min(settings.batch_size, len(self.examples))
-        per_epoch = len(self.examples) // batch_size
-        steps = settings.epochs * per_epoch
+        steps = settings.epochs * (len(self.examples) // batch_size)
 
-        def progress() -> float:
+        def progress(ahead: int = 0) -> float:
+            """Of the budget; of epochs, when so many further steps are done."""
             here = self.position
             if settings.minutes is None:
-                return here.step / steps
+                return (here.step + ahead) / steps
             return here.seconds / (60 * settings.minutes)
 
         started = time.perf_counter() - self.position.seconds
         bar = Bar(self.task.name, done=progress())
         while progress() < 1:
             epoch_started, epoch_seen = time.perf_counter(), self.position.seen
-            with contextlib.closing(self._batches(batch_size)) as reading:
+            with contextlib.closing(self._batches(batch_size, progress)) as reading:
                 for images, targets in reading:
                     lr = self._set_rate(progress())
                     loss = self._step(images, targets)
@@ -192,13 +197,30 @@ class SceneTrainer:
             group["lr"] = peak * factor
         return self.recipe.lr * factor
 
-    def _batches(self, batch_size: int) -> Generator[tuple[Tensor, list[Any]]]:
-        """The rest of the current epoch: images (N, 3, size, size) and their targets."""
-        here, settings, side = self.position, self.settings, self.pre.size
+    def _side(self, progress: float) -> int:
+        """Of the input at this part of the budget."""
+        whole = self.pre.size
+        if progress >= self.recipe.small:
+            return whole
+        return max(round(whole * self.recipe.small_size / 32) * 32, 32)
+
+    def _batches(
+        self, batch_size: int, progress: Callable[[int], float]
+    ) -> Generator[tuple[Tensor, list[Any]]]:
+        """The rest of the current epoch: images (N, 3, side, side) and their targets."""
+        here, settings = self.position, self.settings
         order = epoch_order(len(self.examples), seed=settings.seed, epoch=here.epoch)
         chosen = order[here.batch * batch_size : len(order) - len(order) % batch_size]
 
-        def read(index: int) -> tuple[np.ndarray, Any]:
+        def planned() -> Generator[tuple[int, int]]:
+            """Each example and its batch's side, decided when its turn to be read comes."""
+            for number in range(len(chosen) // batch_size):
+                side = self._side(progress(here.step + number - self.position.step))
+                for index in chosen[number * batch_size : (number + 1) * batch_size].tolist():
+                    yield index, side
+
+        def read(plan: tuple[int, int]) -> tuple[np.ndarray, Any]:
+            index, side = plan
             rng = sample_rng(settings.seed, here.epoch, index)
             example = self.examples[index]
             around = 1.25 if example.person is None else float(rng.uniform(1.1, 1.6))
@@ -212,7 +234,7 @@ class SceneTrainer:
                 raise
 
         ahead = _AHEAD * batch_size
-        done = in_order(read, chosen.tolist(), workers=settings.workers, ahead=ahead)
+        done = in_order(read, planned(), workers=settings.workers, ahead=ahead)
         with contextlib.closing(done):
             for _ in range(len(chosen) // batch_size):
                 pairs = [next(done) for _ in range(batch_size)]

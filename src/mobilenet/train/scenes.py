@@ -113,6 +113,8 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
     pretrained, spec = _with_weights(task.spec_for(named, found, size), options, size)
     rules = task.rules(found)
     recipe = override_scenes(SCENE_RECIPES[task.name], options.overrides)
+    if pretrained is None:
+        recipe = replace(recipe, frozen=None, backbone_rate=1.0)
     pre = Preprocess(
         size=size,
         resize_mode="stretch",
