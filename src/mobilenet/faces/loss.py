@@ -58,7 +58,7 @@ def face_loss(
 
     Scores: cross-entropy of the anchors with a face and of the seven times as many of a picture
     that are the most wrong of the others, seven where there is no face. Boxes and landmarks: smooth
-    L1 of their offsets, a face's landmarks by their share that is labelled. Faces smaller than the
+    L1 of their offsets, of the landmarks that are labelled. Faces smaller than the
     anchors can tell (IoU below 0.2 with each) are not learnt.
 
     Raises DataError for a face without width or height, or with another number of landmarks.
@@ -95,13 +95,10 @@ def face_loss(
         index, near = matched[picture, chosen], anchors[chosen]
         target = encode(truth.boxes[index], near)
         boxes = boxes + F.smooth_l1_loss(raw[picture, chosen], target, reduction="sum")
-        wanted = truth.landmarks[index]
-        labelled = wanted[..., 2:] > 0
-        apart = F.smooth_l1_loss(
-            points[picture, chosen], encode_landmarks(wanted[..., :2], near), reduction="none"
-        )
-        # what is not labelled may be any number, so it is chosen, not multiplied
-        landmarks = landmarks + torch.where(labelled, apart, 0.0).sum()
+        wanted = encode_landmarks(truth.landmarks[index, :, :2], near)
+        labelled = truth.landmarks[index, :, 2] > 0
+        found = points[picture, chosen]
+        landmarks = landmarks + F.smooth_l1_loss(found[labelled], wanted[labelled], reduction="sum")
     return FaceLosses(classes, boxes / count, landmarks / count)
 
 
