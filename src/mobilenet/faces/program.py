@@ -10,6 +10,7 @@ from ..program import (
     Builder,
     Filter,
     Program,
+    append_layer,
     backbone_program,
     folded_filter,
     plain_filter,
@@ -18,8 +19,6 @@ from .blaze import STEM, tapped
 from .spec import TAPS
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .model import BlazeBackbone, BlazeBlock, Context, FaceDetector, RetinaHead
 
 
@@ -94,10 +93,10 @@ def _filled(block: "BlazeBlock") -> Filter:
 def _retina(builder: Builder, values: list[int], head: "RetinaHead") -> list[int]:
     from .model import Context
 
-    maps = [_layer(builder, v, layer) for v, layer in zip(values, head.laterals, strict=True)]
+    maps = [append_layer(builder, v, layer) for v, layer in zip(values, head.laterals, strict=True)]
     for index in reversed(range(len(maps) - 1)):
         wider = builder.resize(maps[index + 1], like=maps[index])
-        maps[index] = _layer(builder, builder.add(maps[index], wider), head.merges[index])
+        maps[index] = append_layer(builder, builder.add(maps[index], wider), head.merges[index])
     found = []
     for value, context in zip(maps, head.contexts, strict=True):
         assert isinstance(context, Context)
@@ -106,16 +105,8 @@ def _retina(builder: Builder, values: list[int], head: "RetinaHead") -> list[int
 
 
 def _context(builder: Builder, source: int, context: "Context") -> int:
-    near = _layer(builder, source, context.near)
-    reduced = _layer(builder, source, context.reduce)
-    middle = _layer(builder, reduced, context.middle)
-    far = _layer(builder, _layer(builder, reduced, context.deepen), context.far)
+    near = append_layer(builder, source, context.near)
+    reduced = append_layer(builder, source, context.reduce)
+    middle = append_layer(builder, reduced, context.middle)
+    far = append_layer(builder, append_layer(builder, reduced, context.deepen), context.far)
     return builder.concat(near, middle, far)
-
-
-def _layer(builder: Builder, source: int, layer: "nn.Module") -> int:
-    """A layer of RetinaFace's head, which all end in ReLU."""
-    from ..layers import ConvNormAct
-
-    assert isinstance(layer, ConvNormAct)
-    return builder.conv(source, folded_filter(layer), activation="relu")
