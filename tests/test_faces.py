@@ -41,6 +41,7 @@ from mobilenet.faces import (
     height_subset,
     interocular,
     landmark_error,
+    pair_faces,
     suppress,
     wider_scores,
 )
@@ -731,8 +732,10 @@ def test_a_few_pictures_are_learnt_by_heart(name: str, steps: int) -> None:
     score = wider_scores([picture(each.boxes.numpy()) for each in truths], found)
     assert score.ap > 0.95
     for own, truth in list(zip(found, truths, strict=True))[1:5]:
-        marks = truth.landmarks.numpy()
-        errors = landmark_error(own.landmarks[:1], marks, box_side(truth.boxes.numpy()))
+        rows, places = pair_faces(truth.boxes.numpy(), own)
+        sides = box_side(truth.boxes[rows].numpy())
+        errors = landmark_error(own.landmarks[places], truth.landmarks[rows].numpy(), sides)
+        assert errors.shape == (1,)
         assert errors[0] < 0.1
 
 
@@ -863,6 +866,31 @@ def test_pictures_that_are_not_as_many_are_refused() -> None:
         wider_scores([picture([])], [])
     with pytest.raises(UsageError, match="picture 0: 0 faces, subset of 2"):
         wider_scores([picture([])], [as_found([], [])], subset=[np.ones(2, bool)])
+
+
+def test_faces_are_paired_by_the_surest_first() -> None:
+    truth = np.array([[0, 0, 10, 10], [4, 0, 14, 10], [50, 50, 60, 60]], np.float32)
+    found = as_found([[0, 0, 10, 10], [1, 0, 11, 10], [80, 80, 90, 90]], [0.7, 0.9, 0.8])
+    rows, places = pair_faces(truth, found)  # the first is left its second best, IoU 6 / 14
+    assert (rows.tolist(), places.tolist()) == ([0], [1])
+    rows, places = pair_faces(truth, found, overlap=0.4)
+    assert (rows.tolist(), places.tolist()) == ([0, 1], [1, 0])
+    for boxes, faces in ((truth[:0], found), (truth, as_found([], []))):
+        rows, places = pair_faces(boxes, faces)
+        assert len(rows) == len(places) == 0
+
+
+def test_a_scenes_crowds_are_ignored() -> None:
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 40]], np.float32)
+    crowd = np.array([False, True])
+    points = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
+    truth = TrueFaces.of(boxes, crowd, points, landmarks=5)
+    np.testing.assert_array_equal(truth.boxes, boxes[:1])
+    np.testing.assert_array_equal(truth.ignored, boxes[1:])
+    np.testing.assert_array_equal(truth.landmarks, points[:1])
+    bare = TrueFaces.of(boxes, crowd, None, landmarks=5)
+    assert (bare.landmarks == 0).all()
+    assert bare.landmarks.shape == (1, 5, 3)
 
 
 def test_landmark_error_by_hand() -> None:

@@ -12,6 +12,7 @@ from .metric import (
     height_subset,
     interocular,
     landmark_error,
+    pair_faces,
     wider_scores,
 )
 from .program import face_program
@@ -59,6 +60,7 @@ __all__ = [
     "interocular",
     "landmark_error",
     "normalise",
+    "pair_faces",
     "roc",
     "similarity",
     "suppress",

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +17,7 @@ from ..detect.boxes import CODE_WEIGHTS
 from ..detect.loss import encode
 from ..detect.model import flatten
 from ..errors import DataError
+from ..program import Floats
 from .anchors import face_anchors
 from .decode import LANDMARKS
 from .spec import FaceSpec
@@ -37,6 +40,19 @@ class TrueFaces:
     boxes: Tensor
     landmarks: Tensor
     ignored: Tensor
+
+    @classmethod
+    def of(
+        cls, boxes: Floats, crowd: NDArray[np.bool_], keypoints: Floats | None, *, landmarks: int
+    ) -> "TrueFaces":
+        """From a scene's arrays: boxes (N, 4); crowd (N,), which become the ignored ones; keypoints
+        (N, landmarks, 3), None where no landmark is labelled."""
+        points = np.zeros((len(boxes), landmarks, 3)) if keypoints is None else keypoints
+        return cls(
+            boxes=torch.tensor(boxes[~crowd], dtype=torch.float32),
+            landmarks=torch.tensor(points[~crowd], dtype=torch.float32),
+            ignored=torch.tensor(boxes[crowd], dtype=torch.float32),
+        )
 
 
 class FaceLosses(NamedTuple):

@@ -17,8 +17,9 @@ Bools = NDArray[np.bool_]
 
 OVERLAP = 0.5  # IoU from which a face is found
 THRESHOLDS = 1000  # of the scores, which first are stretched from 0 to 1
-# Heights in pixels from which a face counts, after the sizes that the benchmark was drawn up by.
-# They are not its lists: those were chosen by how well proposals found the scenes, and come as .mat
+# Heights in pixels from which a face counts, to stand in for the benchmark's own lists of easy,
+# medium and hard faces. Those were drawn up by how many faces proposals found, and come as .mat:
+# a score of these heights is not to be compared with one of those lists
 HEIGHTS: dict[str, float] = {"easy": 50.0, "medium": 30.0, "hard": 10.0}
 
 
@@ -136,6 +137,22 @@ def box_side(boxes: Floats) -> Doubles:
     """The side (N,) of a square as large as each box (N, 4)."""
     sides = np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]
     return np.sqrt(sides.prod(1))
+
+
+def pair_faces(
+    truth: Floats, found: Faces, *, overlap: float = OVERLAP
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which true boxes (N, 4) were found, and by which faces: two index arrays (M,). The surest
+    face takes first, the box that it overlaps most of those left, if by `overlap` (IoU)."""
+    shared = iou(found.boxes, truth)
+    boxes, faces = [], []
+    for face in np.argsort(-found.scores, kind="stable"):
+        if len(truth) and shared[face].max() >= overlap:
+            box = shared[face].argmax()
+            shared[:, box] = -1
+            boxes.append(box)
+            faces.append(face)
+    return np.array(boxes, np.intp), np.array(faces, np.intp)
 
 
 def landmark_error(found: Floats, truth: Floats, sizes: Doubles) -> Doubles:
