@@ -617,6 +617,8 @@ def test_only_background_teaches_scores_alone() -> None:
         torch.tensor([[0.0, 0, 10, 20], [50, 50, 60, 60]]),
     )
     assert inside.tolist() == [True, True, False]
+    everywhere = true_faces(random_faces(0), ignored=[[-999, -999, 999, 999]])
+    assert face_loss(RETINA, maps, [everywhere]).classes.item() == 0
     tiny = replace_boxes(random_faces(1), [[10, 10, 13, 13]])
     again = face_loss(RETINA, maps, [true_faces(tiny)])
     torch.testing.assert_close(again, found)

@@ -99,6 +99,13 @@ def test_landmarks_of_another_kind_are_refused() -> None:
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * 10
     with pytest.raises(DataError, match="a mirrored face: check their order"):
         similarity(square, square[[1, 0, 3, 2]])
+    with pytest.raises(DataError, match="lie in one place"):
+        similarity(square, square * 0)
+
+
+def test_a_face_of_many_thousand_pixels_is_still_one() -> None:
+    found = similarity(np.array(TEMPLATE, np.float32) * 2000, np.array(TEMPLATE, np.float32))
+    np.testing.assert_allclose(found, [[1 / 2000, 0, 0], [0, 1 / 2000, 0]], atol=1e-4)
 
 
 def smooth_picture(height: int, width: int) -> Image.Image:

@@ -25,7 +25,7 @@ TEMPLATE: tuple[tuple[float, float], ...] = (
     (70.7299 + 0.5, 92.2041 + 0.5),
 )
 _CLOSE = 0.1  # pixels around their middle: landmarks that tell no position
-_TINY = 1e-3  # the scale of a fit that is none, as of a pattern and its mirror image
+_TINY = 1e-3  # the share of the target that a fit reaches which is none, as of a mirrored square
 
 
 def similarity(source: Floats, target: Floats) -> Doubles:
@@ -47,13 +47,14 @@ def similarity(source: Floats, target: Floats) -> Doubles:
     before, after = first.mean(0), second.mean(0)
     here = (first - before) @ np.array([1, 1j])
     there = (second - after) @ np.array([1, 1j])
-    spread = (np.abs(here) ** 2).sum()
-    if np.sqrt(spread / len(here)) < _CLOSE:
-        raise DataError(
-            f"landmarks {first.tolist()} lie in one place: leave the face out, or detect it again"
-        )
-    turn = (here.conj() * there).sum() / spread
-    if abs(turn) < _TINY:
+    for points, around in ((first, here), (second, there)):
+        if np.sqrt((np.abs(around) ** 2).mean()) < _CLOSE:
+            raise DataError(
+                f"landmarks {points.tolist()} lie in one place: leave the face out, or detect it "
+                "again"
+            )
+    turn = (here.conj() * there).sum() / (np.abs(here) ** 2).sum()
+    if abs(turn) * np.linalg.norm(here) < _TINY * np.linalg.norm(there):
         raise DataError(f"landmarks {first.tolist()} are a mirrored face: check their order")
     linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
     return np.concatenate([linear, (after - linear @ before)[:, None]], axis=1)

@@ -93,15 +93,15 @@ def face_loss(
         [match(anchors, truth.boxes, overlap=OVERLAP, least=LEAST) for truth in truths]
     )
     positive = matched >= 0
-    spared = torch.stack([covered(anchors, truth.ignored) for truth in truths]) & ~positive
+    ignored = torch.stack([covered(anchors, truth.ignored) for truth in truths])
+    background = ~(positive | ignored)
     count = positive.sum().clamp(min=1)
 
     cost = F.binary_cross_entropy_with_logits(scores, positive.to(scores.dtype), reduction="none")
-    others = cost.detach().masked_fill(positive | spared, -torch.inf)
+    others = cost.detach().masked_fill(~background, -torch.inf)
     rank = others.argsort(1, descending=True).argsort(1)
     hard = rank < NEGATIVES * positive.sum(1, keepdim=True).clamp(min=1)
-    hard &= ~(positive | spared)
-    classes = (cost[positive].sum() + cost[hard].sum()) / count
+    classes = (cost[positive].sum() + cost[hard & background].sum()) / count
 
     boxes, landmarks = raw.new_zeros(()), raw.new_zeros(())
     for picture, truth in enumerate(truths):
