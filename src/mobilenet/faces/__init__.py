@@ -3,7 +3,7 @@ until a network is built."""
 
 from .align import TEMPLATE, align_face, similarity
 from .anchors import decode_landmarks, encode_landmarks, face_anchors
-from .decode import LANDMARKS, RULES, FaceRules, Faces, blend, decode_faces, suppress
+from .decode import LANDMARKS, Faces, blend, decode_faces, suppress
 from .embedding import EmbeddingSpec, create_embedding, embedding_program, normalise
 from .metric import (
     HEIGHTS,
@@ -16,6 +16,7 @@ from .metric import (
     wider_scores,
 )
 from .program import face_program
+from .rules import RULES, FaceRules
 from .spec import (
     FACES,
     FIVE_FLIPPED,

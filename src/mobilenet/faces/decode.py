@@ -3,20 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
 from ..detect import BOXES, CLASSES, nms
 from ..detect.boxes import area, clip, decode, iou
 from ..detect.decode import flatten, map_sizes, sigmoid
-from ..errors import UsageError
 from ..program import Floats
 from .anchors import decode_landmarks, face_anchors
+from .rules import RULES, FaceRules
 from .spec import FaceSpec
 
 LANDMARKS = "landmarks"
-Merge = Literal["nms", "blend"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,26 +25,6 @@ class Faces:
     boxes: Floats
     scores: Floats
     landmarks: Floats
-
-
-@dataclass(frozen=True, kw_only=True)
-class FaceRules:
-    """How candidates become faces: scores above `threshold`, the `top` surest, those of one face
-    (IoU above `overlap`) made one by `merge`, at most `most`.
-
-    merge "nms" keeps the surest of them, "blend" their mean weighted by their scores, which moves
-    less from picture to picture (BlazeFace paper, 3.4).
-    """
-
-    threshold: float
-    top: int
-    overlap: float
-    most: int
-    merge: Merge
-
-    def __post_init__(self) -> None:
-        if self.merge not in MERGES:
-            raise UsageError(f"merge {self.merge!r}: expected one of {tuple(MERGES)}")
 
 
 def suppress(faces: Faces, overlap: float) -> Faces:
@@ -78,14 +56,7 @@ def blend(faces: Faces, overlap: float) -> Faces:
     )
 
 
-MERGES: dict[str, Callable[[Faces, float], Faces]] = {"nms": suppress, "blend": blend}
-
-# MediaPipe's for BlazeFace. RetinaFace's as its authors' code measures on WIDER FACE, but for the
-# 5000 surest, whose overlaps would need 100 MB
-RULES: dict[str, FaceRules] = {
-    "blazeface": FaceRules(threshold=0.5, top=896, overlap=0.3, most=100, merge="blend"),
-    "retinaface": FaceRules(threshold=0.02, top=2000, overlap=0.4, most=750, merge="nms"),
-}
+_MERGES: dict[str, Callable[[Faces, float], Faces]] = {"nms": suppress, "blend": blend}
 
 
 def decode_faces(
@@ -116,7 +87,7 @@ def decode_faces(
             scores=own[rows],
             landmarks=decode_landmarks(marks[rows], anchors[rows]),
         )
-        merged = MERGES[rules.merge](likely, rules.overlap)
+        merged = _MERGES[rules.merge](likely, rules.overlap)
         found.append(
             Faces(
                 boxes=merged.boxes[: rules.most],
