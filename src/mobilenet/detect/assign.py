@@ -25,15 +25,18 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def match(anchors: Tensor, boxes: Tensor) -> Tensor:
+def match(
+    anchors: Tensor, boxes: Tensor, *, overlap: float = OVERLAP, least: float = 0.0
+) -> Tensor:
     """For each anchor (P, 4) the index of its box (G, 4), or -1: the box that it overlaps most, by
-    at least a half; and each box's best anchor is its own whatever the overlap."""
+    at least `overlap` (IoU); and each box's best anchor is its own from an overlap of `least`."""
     if len(boxes) == 0:
         return torch.full((len(anchors),), _NONE)
-    overlap = pairwise_iou(boxes, anchors)
-    most, chosen = overlap.max(0)
-    chosen[most < OVERLAP] = _NONE
-    chosen[overlap.argmax(1)] = torch.arange(len(boxes))
+    shared = pairwise_iou(boxes, anchors)
+    most, chosen = shared.max(0)
+    chosen[most < overlap] = _NONE
+    own = shared.amax(1) >= least
+    chosen[shared.argmax(1)[own]] = torch.arange(len(boxes))[own]
     return chosen
 
 

@@ -121,8 +121,13 @@ def probabilities(spec: DetectorSpec, classes: Floats) -> Floats:
     if spec.loss == "softmax":
         raised = np.exp(classes - classes.max(1, keepdims=True))
         return (raised / raised.sum(1, keepdims=True))[:, 1:]
+    return sigmoid(classes)
+
+
+def sigmoid(raw: Floats) -> Floats:
+    """Raw scores of any shape as probabilities."""
     with np.errstate(over="ignore"):  # exp of a large number is inf, and its inverse 0
-        return np.reciprocal(1 + np.exp(-classes))
+        return np.reciprocal(1 + np.exp(-raw))
 
 
 def _promising(spec: DetectorSpec, classes: Floats, threshold: float) -> NDArray[np.intp]:

@@ -4,6 +4,7 @@ from .builder import Builder
 from .evaluate import evaluate_float
 from .plan import (
     LOGITS,
+    append_layer,
     append_separable,
     backbone_program,
     folded_filter,
@@ -50,6 +51,7 @@ __all__ = [
     "Program",
     "ResizeStep",
     "Step",
+    "append_layer",
     "append_separable",
     "backbone_program",
     "evaluate_float",

@@ -74,6 +74,16 @@ def folded_filter(layer: "ConvNormAct") -> Filter:
     return Filter(weight=weight.float().cpu().numpy(), bias=bias.float().cpu().numpy())
 
 
+def append_layer(builder: Builder, source: int, layer: "torch.nn.Module") -> int:
+    """Append a head's convolution of stride 1 with its norm, which ends in ReLU; its value."""
+    from ..layers import ConvNormAct
+
+    assert isinstance(layer, ConvNormAct)
+    return builder.conv(
+        source, folded_filter(layer), dilation=layer.conv.dilation[0], activation="relu"
+    )
+
+
 def append_separable(builder: Builder, source: int, layer: "torch.nn.Module") -> int:
     """Append a head's separable layer (`layers.separable`), which ends in ReLU; its value."""
     from ..layers import DepthwiseSeparable

@@ -6,15 +6,13 @@ from ..errors import UsageError
 from ..program import (
     Builder,
     Program,
+    append_layer,
     append_separable,
     backbone_program,
-    folded_filter,
     plain_filter,
 )
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .model import ASPP, Segmenter
 
 SEGMENTS = "segments"
@@ -41,20 +39,20 @@ def segment_program(segmenter: "Segmenter") -> Program:
         case LRASPP():
             assert skip is not None
             gate = builder.conv(builder.pool(last), plain_filter(head.gate), activation=spec.gate)
-            wide = builder.multiply(_layer(builder, last, head.wide), gate)
+            wide = builder.multiply(append_layer(builder, last, head.wide), gate)
             high = builder.conv(builder.resize(wide, like=skip), plain_filter(head.high))
             value = builder.add(builder.conv(skip, plain_filter(head.low)), high)
         case DeepLabV3Plus():
             assert skip is not None
             wide = builder.resize(_aspp(builder, last, head.aspp), like=skip)
-            value = builder.concat(wide, _layer(builder, skip, head.low))
+            value = builder.concat(wide, append_layer(builder, skip, head.low))
             for layer in head.refine:
                 value = append_separable(builder, value, layer)
             value = builder.conv(value, plain_filter(head.classifier))
         case DeepLabV3():
             value = _aspp(builder, last, head.aspp)
             if spec.refine:
-                value = _layer(builder, value, head.refine)
+                value = append_layer(builder, value, head.refine)
             value = builder.conv(value, plain_filter(head.classifier))
         case _:
             raise AssertionError(head)
@@ -62,22 +60,12 @@ def segment_program(segmenter: "Segmenter") -> Program:
 
 
 def _aspp(builder: Builder, source: int, aspp: "ASPP") -> int:
-    pooled = _layer(builder, builder.pool(source), aspp.pool.conv)
+    pooled = append_layer(builder, builder.pool(source), aspp.pool.conv)
     branches = [
-        _layer(builder, source, aspp.point),
-        *(_layer(builder, source, layer) for layer in aspp.dilated),
+        append_layer(builder, source, aspp.point),
+        *(append_layer(builder, source, layer) for layer in aspp.dilated),
         builder.resize(pooled, like=source),
     ]
     while len(branches) > 1:
         branches = [builder.concat(*branches[:_MOST]), *branches[_MOST:]]
-    return _layer(builder, branches[0], aspp.join)
-
-
-def _layer(builder: Builder, source: int, layer: "nn.Module") -> int:
-    """A layer of a head, which all end in ReLU."""
-    from ..layers import ConvNormAct
-
-    assert isinstance(layer, ConvNormAct)
-    return builder.conv(
-        source, folded_filter(layer), dilation=layer.conv.dilation[0], activation="relu"
-    )
+    return append_layer(builder, branches[0], aspp.join)
