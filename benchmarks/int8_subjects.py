@@ -20,11 +20,11 @@ from int8_hostile import hostile
 
 from mobilenet.checkpoint import read_model_json, save_model
 from mobilenet.checkpoint.tensors import encode_tensors
-from mobilenet.classify import folded
 from mobilenet.data import Split, batches
 from mobilenet.evaluate import match_classes, open_split
 from mobilenet.evaluate.model import OpenModel, torch_forward
 from mobilenet.export.onnx import to_onnx
+from mobilenet.layers import folded
 from mobilenet.models import parse_model_name
 from mobilenet.preprocess import normalise
 from mobilenet.progress import say, track

@@ -18,7 +18,6 @@ from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
 
 from mobilenet.backbone import load_backbone
-from mobilenet.classify import folded
 from mobilenet.detect import (
     DETECTORS,
     TORCHVISION,
@@ -51,6 +50,7 @@ from mobilenet.errors import TrainingError, UsageError, WeightsError
 from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.heads import HeadTraining
 from mobilenet.integer import run_integer
+from mobilenet.layers import folded
 from mobilenet.models import MODELS, create
 from mobilenet.program import Program, evaluate_float
 from mobilenet.quantize import quantise_program

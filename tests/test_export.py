@@ -22,12 +22,12 @@ from onnx.numpy_helper import to_array
 from PIL import Image
 
 from mobilenet.checkpoint import read_model_json, write_model_json
-from mobilenet.classify import folded
 from mobilenet.errors import CheckpointError, ExportError, UsageError
 from mobilenet.export import Golden, disagreement, export, read_golden
 from mobilenet.export.artifact import ExportedFile, Job
 from mobilenet.export.golden import golden_images
 from mobilenet.export.onnx import to_onnx
+from mobilenet.layers import folded
 from mobilenet.models import MODELS, ModelSpec, create
 from mobilenet.preprocess import keras, preprocess, slim
 from mobilenet.preprocess import torchvision as torchvision_rules

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou
 from torchvision.ops import nms as other_nms
 
-from mobilenet.classify import folded
 from mobilenet.detect.assign import match
 from mobilenet.errors import DataError, UsageError
 from mobilenet.faces import (
@@ -60,7 +59,7 @@ from mobilenet.faces.train import train_faces
 from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.heads import HeadTraining
 from mobilenet.integer import run_integer
-from mobilenet.layers import LayerOptions
+from mobilenet.layers import LayerOptions, folded
 from mobilenet.models import MODELS
 from mobilenet.program import evaluate_float
 from mobilenet.quantize import quantise_program

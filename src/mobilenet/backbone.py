@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .architectures import Network, Tap
 from .errors import WeightsError
-from .layers import BLOCKS, InvertedResidual, LayerOptions
+from .layers import BLOCKS, InvertedResidual, LayerOptions, folded
 
 
 class Backbone(nn.Module):
@@ -60,8 +60,6 @@ def freeze(backbone: Backbone, tap: str, device: torch.device) -> None:
 
     Raises ValueError for a name that the network does not have.
     """
-    from .classify import folded
-
     if tap not in backbone.taps:
         raise ValueError(f"tap {tap!r}: expected one of {list(backbone.taps)}")
     for block in backbone.blocks[: backbone.taps[tap].block + 1]:

@@ -1,15 +1,10 @@
 """Classification: the head behind the pool, and the module that a `ModelSpec` describes."""
 
-import copy
-from typing import TypeVar
-
 from torch import Tensor, nn
 
 from .architectures import Network
 from .backbone import Backbone
-from .layers import ACTIVATIONS, ConvNormAct, LayerOptions, fold_batch_norm, initialise
-
-M = TypeVar("M", bound=nn.Module)
+from .layers import ACTIVATIONS, LayerOptions, initialise
 
 
 class ClassifierHead(nn.Module):
@@ -47,18 +42,3 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x))
-
-
-def folded(module: M) -> M:
-    """A copy in evaluation mode, on the CPU, without batch norms: the same function but for
-    rounding, and two to three times as fast. Folding is done in float64, so that no converter
-    does it in float32."""
-    copied = copy.deepcopy(module).cpu()
-    for layer in copied.modules():
-        if isinstance(layer, ConvNormAct):
-            weight, bias = fold_batch_norm(layer)
-            layer.conv.weight = nn.Parameter(weight, requires_grad=False)
-            layer.conv.bias = nn.Parameter(bias, requires_grad=False)
-            # ConvNormAct declares a batch norm; the copy is only run and traced
-            layer.register_module("norm", nn.Identity())
-    return copied.eval()

@@ -4,13 +4,17 @@ All take and return float tensors (N, C, H, W). The order inside an inverted res
 depthwise, squeeze-excite, linear project (MobileNetV3 paper, 5.3).
 """
 
+import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .architectures import Activation, Block
+
+M = TypeVar("M", bound=nn.Module)
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -242,3 +246,18 @@ def fold_batch_norm(layer: ConvNormAct) -> tuple[Tensor, Tensor]:
     bias = norm.bias.detach().double() - norm.running_mean.double() * scale
     folded = weight.double() * scale[:, None, None, None]
     return folded.to(weight.dtype), bias.to(weight.dtype)
+
+
+def folded(module: M) -> M:
+    """A copy in evaluation mode, on the CPU, without batch norms: the same function but for
+    rounding, and two to three times as fast. Folding is done in float64, so that no converter
+    does it in float32."""
+    copied = copy.deepcopy(module).cpu()
+    for layer in copied.modules():
+        if isinstance(layer, ConvNormAct):
+            weight, bias = fold_batch_norm(layer)
+            layer.conv.weight = nn.Parameter(weight, requires_grad=False)
+            layer.conv.bias = nn.Parameter(bias, requires_grad=False)
+            # ConvNormAct declares a batch norm; the copy is only run and traced
+            layer.register_module("norm", nn.Identity())
+    return copied.eval()

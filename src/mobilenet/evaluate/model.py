@@ -134,7 +134,7 @@ def _open_named(name: str, threads: int | None, device: Device) -> OpenModel:
 def _on_device(module: "Classifier", threads: int | None, device: Device) -> tuple[Forward, str]:
     import torch
 
-    from ..classify import folded
+    from ..layers import folded
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -107,7 +107,7 @@ def maps_of_run(
     """What computes a run's network, and how it is called: torch, or the exact int8 arithmetic."""
     import torch
 
-    from ..classify import folded
+    from ..layers import folded
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -120,7 +120,7 @@ def rounded_network(classifier: "Classifier", store: Callable[[Floats], Stored])
     """What a classifier answers in torch whose convolutions' weights were stored and read again."""
     import torch
 
-    from ..classify import folded
+    from ..layers import folded
 
     network = folded(classifier)
     with torch.no_grad():

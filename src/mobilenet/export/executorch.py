@@ -51,7 +51,7 @@ def to_executorch(job: Job) -> ExportedFile:
 
 def _network(job: Job) -> tuple["torch.nn.Module", Reference | None]:
     """What is converted, and what it must answer where that is not what the classifier answers."""
-    from ..classify import folded
+    from ..layers import folded
     from .quantised_torch import QuantisedClassifier, reference_of
 
     if job.quantised is None:

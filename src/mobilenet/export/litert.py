@@ -74,7 +74,7 @@ def litert_bytes(classifier: "Classifier", *, size: int, batch: int) -> bytes:
     import litert_torch  # pyright: ignore[reportMissingImports]
     import torch
 
-    from ..classify import folded
+    from ..layers import folded
 
     network = litert_torch.to_channel_last_io(folded(classifier), args=[0])
     with redirect_stdout(sys.stderr):  # it reports its progress on stdout

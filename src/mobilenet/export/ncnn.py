@@ -48,7 +48,7 @@ def _converted(classifier: "Classifier", size: int) -> dict[str, bytes]:
     import pnnx  # pyright: ignore[reportMissingImports]
     import torch
 
-    from ..classify import folded
+    from ..layers import folded
 
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that tracing is old, and keeps sizes

@@ -28,7 +28,7 @@ def to_onnx(classifier: "Classifier", *, size: int, metadata: Mapping[str, str])
     import onnx
     import torch
 
-    from ..classify import folded
+    from ..layers import folded
 
     network = folded(classifier)
     for layer in network.modules():

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import save_model
-from ..classify import folded
 from ..durable import write_atomically
 from ..errors import DataError, MissingEngine
 from ..evaluate import answer
@@ -23,6 +22,7 @@ from ..integer import Place, QuantisedProgram
 from ..integer.scheme import LARGEST_FOUR_BITS
 from ..integer.simulate import Simulation, simulate
 from ..integer.store import encode_quantised
+from ..layers import folded
 from ..preprocess import ImageError
 from ..program import LOGITS, Program, program_of
 from ..progress import say

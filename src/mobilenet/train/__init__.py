@@ -370,7 +370,7 @@ def _preprocess(
 def _measure(split: Split, pre: Preprocess, workers: int, device: "torch.device") -> "Measure":
     """Validation: a function of (model, limit) that gives the mean loss and top-1."""
 
-    from ..classify import folded
+    from ..layers import folded
 
     def run(model: "Classifier", limit: int | None) -> tuple[float, float]:
         part = split

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..classify import Classifier, folded
+from ..classify import Classifier
 from ..data import Split, batches, epoch_order
 from ..errors import TrainingError
+from ..layers import folded
 from ..preprocess import Preprocess
 from ..progress import say, track
 from ..recipes import Trainable

@@ -13,12 +13,12 @@ import torch
 
 from ..backbone import Backbone, load_backbone
 from ..checkpoint import read_model_json, save_model
-from ..classify import folded
 from ..detect import DetectorSpec
 from ..errors import CheckpointError, DataError, UsageError
 from ..evaluate.model import Device, choose_device
 from ..evaluate.scene_model import SceneModel, open_scene_model, torch_maps
 from ..evaluate.scenes import SceneEvaluation, measure_scenes
+from ..layers import folded
 from ..networks import SCENE_NETWORKS, SceneSpec, create_network, name_of, task_of
 from ..preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from ..progress import say
