@@ -273,7 +273,7 @@ class SceneRecipe:
 
 SCENE_RECIPES: dict[str, SceneRecipe] = {
     "detect": SceneRecipe(lr=2e-3),
-    "segment": SceneRecipe(),
+    "segment": SceneRecipe(lr=2e-3),
     "keypoints": SceneRecipe(lr=2e-3),
 }
 _SCENE_OVERRIDES = ("lr", "weight_decay", "batch_size", "ema")
