@@ -1,28 +1,24 @@
 """A trained network as a file for other runtimes: `export`, and its folder of model, contract,
 golden images and a usage sample."""
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ..checkpoint import load_model, read_model_json, write_model_json
-from ..durable import make_folder, write_atomically
+from ..checkpoint import load_model, read_model_json
 from ..errors import MissingDependency, UsageError
 from ..integer.store import load_quantised
 from ..preprocess import Preprocess
 from ..program import program_of
 from ..progress import say, track
 from ..quantize import quantise_program
-from ..runtime import Floats, Precision, list_sha256, usable_cores
+from ..runtime import Floats, Precision, usable_cores
 from .artifact import Artifact, ExportedFile, Input, Job, Proof, Storage
 from .compact import STORAGES
 from .coreml import to_coreml
 from .engine import to_engine
 from .executorch import to_executorch
-from .golden import FILE as GOLDEN_FILE
+from .folder import Written, sample_source, write_folder
 from .golden import Golden, golden_inputs, read_golden
 from .isolated import export_isolated
 from .litert import to_litert
@@ -140,6 +136,15 @@ def export(
     if (out / "model.json").exists() and "artifact" not in read_model_json(out):
         raise UsageError(f"{out}: a run, whose model.json would be lost; choose another folder")
     contract = read_model_json(run)
+    if contract["task"] != "classify":
+        if weights != "float32" or input != "tensor" or calibrate is not None:
+            raise UsageError(
+                "--weights, --input and --calibrate are of classifiers; mobilenet quantize makes "
+                "an int8 run of a network for scenes"
+            )
+        from .scenes import export_scenes
+
+        return export_scenes(Path(run), to=to, out=out, precision=precision)
     loaded = load_model(run)
     if precision is None:
         precision = "float32" if loaded.quantised is None else "int8"
@@ -161,7 +166,11 @@ def export(
     proof = prove(made, float_golden, expected=logits, tolerance=tolerance)
     golden = replace(float_golden, logits=logits)
     fallback = _fallback(job, float_golden, golden) if to == "engine" else None
-    return _write(out, run, contract, made, golden, tolerance, proof, fallback)
+    sample, *imported = SAMPLES[made.format]
+    names = (("predict.py", sample), *((each, each) for each in imported))
+    samples = {name: sample_source(source) for name, source in names}
+    written = Written(golden=golden.to_bytes(), tolerance=tolerance, proof=proof, samples=samples)
+    return write_folder(out, run, contract, made, written, fallback, usage=usage)
 
 
 def _check_options(
@@ -238,88 +247,3 @@ def _fallback(job: Job, float_golden: Golden, golden: Golden) -> ExportedFile | 
         return None
     own = tolerance_of(replace(made, precision=job.precision), job.quantised, golden)
     return replace(made, details={**made.details, "tolerance": max(tolerance, own)})
-
-
-def _write(
-    out: Path,
-    run: Path,
-    contract: Mapping[str, Any],
-    made: ExportedFile,
-    golden: Golden,
-    tolerance: float,
-    proof: Proof,
-    fallback: ExportedFile | None,
-) -> Artifact:
-    from importlib.metadata import version
-    from importlib.resources import files
-
-    make_folder(out)
-    golden_data = golden.to_bytes()
-    sizes = sum(len(data) for data in made.files.values())
-    sha256s = {name: hashlib.sha256(data).hexdigest() for name, data in made.files.items()}
-    sha256 = list_sha256(sha256s) if made.packed else sha256s[made.file]
-    for name, data in made.files.items():
-        make_folder((out / name).parent)
-        write_atomically(out / name, data)
-    write_atomically(out / GOLDEN_FILE, golden_data)
-    for name, content in made.beside.items():
-        write_atomically(out / name, content)
-    sample, *imported = SAMPLES[made.format]
-    for name, source in (("predict.py", sample), *((each, each) for each in imported)):
-        write_atomically(out / name, (files(__name__) / "samples" / source).read_bytes())
-    section = {
-        "format": made.format,
-        "file": made.file,
-        "sha256": sha256,
-        **({"files": sha256s} if made.packed else {}),
-        "bytes": sizes,
-        "precision": made.precision,
-        "input": dict(made.input),
-        "output": dict(made.output),
-        **made.details,
-        **({"beside": _hashes(made.beside)} if made.beside else {}),
-        "golden": {
-            "file": GOLDEN_FILE,
-            "sha256": hashlib.sha256(golden_data).hexdigest(),
-            "tolerance": tolerance,
-        },
-        "checked": asdict(proof),
-        "source": _relative(run, out),
-        "mobilenet": version("mobilenet"),
-    }
-    if fallback is not None:
-        write_atomically(out / fallback.file, fallback.data)
-        section["fallback"] = {
-            "format": fallback.format,
-            "file": fallback.file,
-            "sha256": hashlib.sha256(fallback.data).hexdigest(),
-            "precision": fallback.precision,
-            "tolerance": fallback.details["tolerance"],
-        }
-    for name, program in usage(contract, section).items():
-        write_atomically(out / name, program)
-    # last: until it is there, the folder is no artifact or still names the earlier file's hash
-    write_model_json(out, {**contract, "artifact": section})
-    return Artifact(
-        **asdict(proof),
-        path=out,
-        file=out / made.file,
-        format=made.format,
-        precision=made.precision,
-        weights=made.details.get("weights", "float32"),
-        bytes=sizes,
-        sha256=sha256,
-        fallback=fallback and out / fallback.file,
-    )
-
-
-def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-
-
-def _relative(run: Path, out: Path) -> str:
-    """The run as seen from `out`, so that both can be moved together."""
-    try:
-        return Path(os.path.relpath(run, out)).as_posix()
-    except ValueError:  # on another drive
-        return Path(run).resolve().as_posix()

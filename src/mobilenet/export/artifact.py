@@ -37,13 +37,18 @@ class Job:
 
     def metadata(self) -> dict[str, str]:
         """What the file itself carries, so that it can be used without its folder."""
-        return {
-            "model.json": json.dumps(self.contract, ensure_ascii=False),
-            "labels": json.dumps(self.contract["labels"], ensure_ascii=False),
-            "preprocess": json.dumps(self.contract["preprocess"]),
-            "source.sha256": self.contract["weights"]["sha256"],
-            "mobilenet.version": version("mobilenet"),
-        }
+        return contract_metadata(self.contract)
+
+
+def contract_metadata(contract: Mapping[str, Any]) -> dict[str, str]:
+    """What a file carries of its contract, so that it can be used without its folder."""
+    return {
+        "model.json": json.dumps(contract, ensure_ascii=False),
+        "labels": json.dumps(contract["labels"], ensure_ascii=False),
+        "preprocess": json.dumps(contract["preprocess"]),
+        "source.sha256": contract["weights"]["sha256"],
+        "mobilenet.version": version("mobilenet"),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +83,13 @@ class Proof:
     `max_error` is the largest absolute difference of a logit from what it must be: the answers of
     the network in torch, of that with weights in bfloat16, of the exact int8 arithmetic. Beside
     the network in torch in float32: the `float_cosine` of all logits, and `float_agreement`, the
-    fraction of images with the same first class.
+    fraction of images with the same first class; None where the answers are maps.
     """
 
     runtime: str
     max_error: float
     float_cosine: float
-    float_agreement: float
+    float_agreement: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +120,11 @@ class Artifact(Proof):
         beside = "model.json (how to feed it), golden.npz (to check a device), predict.py"
         if self.fallback is not None:
             beside += f", {self.fallback.name} (where there is no native engine)"
+        answers = "maps" if self.float_agreement is None else "logits"
         return (
             f"{self.file}: {self.format}, {self.precision}{self._stored()}, "
             f"{self.bytes / 1e6:.2f} MB\n"
-            f"checked with {self.runtime}: logits within {self.max_error:.2g} of "
+            f"checked with {self.runtime}: {answers} within {self.max_error:.2g} of "
             f"{self._expected()}{self._beside_float()}\n"
             f"beside it: {beside}"
         )
@@ -132,6 +138,8 @@ class Artifact(Proof):
     def _beside_float(self) -> str:
         if self.precision == "float32" and not self._stored():
             return ""
+        if self.float_agreement is None:
+            return f"; beside float32 their cosine is {self.float_cosine:.4f}"
         return (
             f"; beside float32 their cosine is {self.float_cosine:.4f}, and "
             f"{100 * self.float_agreement:.0f} % of the golden images have the same first class"

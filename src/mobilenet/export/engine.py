@@ -44,7 +44,7 @@ def to_engine(job: Job) -> ExportedFile:
         precision=job.precision,
         height=size,
         width=size,
-        card=_card(job.contract, job.preprocess),
+        card=card_of(job.contract, job.preprocess),
     )
     data = write_engine(made)
     return ExportedFile(
@@ -130,7 +130,8 @@ def rounded(program: Program) -> Program:
     return replace(program, steps=tuple(steps))
 
 
-def _card(contract: Mapping[str, Any], rules: Preprocess) -> Card:
+def card_of(contract: Mapping[str, Any], rules: Preprocess) -> Card:
+    """What an engine file tells devices of its pictures and classes."""
     resize = {"shorter": rules.resize, "stretch": 0}.get(rules.resize_mode)
     return Card(
         contract=json.dumps(contract, ensure_ascii=False),

@@ -1,6 +1,7 @@
 """`to_openvino`: a classifier as OpenVINO's IR, which says itself how it must compute."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,15 +24,22 @@ def to_openvino(job: Job) -> ExportedFile:
     """
     if find_spec("openvino") is None:
         raise MissingDependency("openvino", "openvino", "exporting to OpenVINO")
+    return openvino_of(to_onnx_file(job), job.metadata())
+
+
+def openvino_of(source: ExportedFile, metadata: Mapping[str, str]) -> ExportedFile:
+    """An ONNX file as IR; `metadata` becomes its rt_info. Raises ExportError where OpenVINO cannot
+    read it, MissingDependency without it."""
+    if find_spec("openvino") is None:
+        raise MissingDependency("openvino", "openvino", "exporting to OpenVINO")
     import openvino
 
-    source = to_onnx_file(job)
     try:
         model = openvino.Core().read_model(source.data)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot read the network: {error}") from error
     del model.rt_info["framework"]  # what the ONNX file carried: it is written below
-    for name, text in job.metadata().items():
+    for name, text in metadata.items():
         model.set_rt_info(text, ["mobilenet", name])
     model.set_rt_info("f32", PINNED)
     model.inputs[0].get_node().set_layout(openvino.Layout(source.input["layout"]))

@@ -81,23 +81,27 @@ def _jitter(quantised: QuantisedProgram, golden: Golden) -> float:
 
     largest = 0.0
     for seed in range(_JITTERS):
-        rng = np.random.default_rng(seed)
-
-        def near(scale: np.ndarray, rng: np.random.Generator = rng) -> np.ndarray:
-            return scale * rng.uniform(1 - _ULPS, 1 + _ULPS, scale.shape)
-
-        filters = tuple(
-            {name: replace(filter, scale=near(filter.scale)) for name, filter in found.items()}
-            for found in quantised.filters
-        )
-        ranges = {
-            place: replace(affine, scale=float(np.float32(near(np.array(affine.scale)))))
-            for place, affine in quantised.ranges.items()
-        }
-        moved = replace(quantised, filters=filters, ranges=ranges)
-        answers = simulate(moved, golden.inputs)[LOGITS][:, :, 0, 0]
+        answers = simulate(jittered(quantised, seed, _ULPS), golden.inputs)[LOGITS][:, :, 0, 0]
         largest = max(largest, float(np.abs(answers - golden.logits).max()))
     return largest
+
+
+def jittered(quantised: QuantisedProgram, seed: int, ulps: float) -> QuantisedProgram:
+    """The network with every scale off by a random part of at most `ulps`."""
+    rng = np.random.default_rng(seed)
+
+    def near(scale: np.ndarray) -> np.ndarray:
+        return scale * rng.uniform(1 - ulps, 1 + ulps, scale.shape)
+
+    filters = tuple(
+        {name: replace(filter, scale=near(filter.scale)) for name, filter in found.items()}
+        for found in quantised.filters
+    )
+    ranges = {
+        place: replace(affine, scale=float(np.float32(near(np.array(affine.scale)))))
+        for place, affine in quantised.ranges.items()
+    }
+    return replace(quantised, filters=filters, ranges=ranges)
 
 
 def disagreement(
@@ -137,7 +141,7 @@ def prove(made: ExportedFile, golden: Golden, *, expected: Floats, tolerance: fl
     return Proof(
         runtime=runtime,
         max_error=float(np.abs(found - expected).max()),
-        float_cosine=_cosine(compared(found), compared(golden.logits)),
+        float_cosine=cosine(compared(found), compared(golden.logits)),
         float_agreement=float((found.argmax(axis=1) == golden.logits.argmax(axis=1)).mean()),
     )
 
@@ -160,7 +164,8 @@ def _run(session: Session, images: Floats) -> Floats:
     return session.run(session.laid_out(images))
 
 
-def _cosine(a: Floats, b: Floats) -> float:
+def cosine(a: Floats, b: Floats) -> float:
+    """Of two arrays of one shape; 1 where both are zero."""
     x, y = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(x) * np.linalg.norm(y)
     return float((x * y).sum() / lengths) if lengths else 1.0

@@ -82,9 +82,21 @@ def to_qdq(network: QuantisedProgram, *, size: int, metadata: Mapping[str, str])
             "layout": "NCHW",
         },
         output={"name": name, "shape": list(shape), "dtype": "float32"},
-        details={"opset": writer.graph.opset},
+        details={"opset": writer.graph.opset, **_several(writer.outputs())},
         reference=reference,
     )
+
+
+def _several(outputs: Mapping[str, Sequence[str | int]]) -> dict[str, Any]:
+    """All outputs, where there are others than logits."""
+    if list(outputs) == [LOGITS]:
+        return {}
+    return {
+        "outputs": [
+            {"name": name, "shape": list(shape), "dtype": "float32"}
+            for name, shape in outputs.items()
+        ]
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
