@@ -236,5 +236,7 @@ def compare_tallies(reference: Tally, other: Tally, *, resamples: int = RESAMPLE
     found = [drop for drop in drops if not np.isnan(drop)] or [float("nan")]
     low, high = np.quantile(found, (0.025, 0.975))
     return SceneDrop(
-        points=100 * (whole.value - other.scores().value), low=float(low), high=float(high)
+        points=100 * (whole.value - other.scores().value) + 0.0,
+        low=float(low) + 0.0,
+        high=float(high) + 0.0,
     )

@@ -4,188 +4,38 @@ pictures and writes a certificate."""
 import hashlib
 import json
 import math
-import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .checkpoint import load_model, read_model_json
-from .data import Split
-from .device import DeviceReport
-from .durable import write_atomically
-from .errors import CheckpointError, MobilenetError, UsageError
-from .evaluate import SplitChoice, answer, match_classes, open_split
-from .evaluate.metrics import CONFIDENCE, Estimate, wilson
-from .evaluate.model import Forward, OpenModel, torch_forward
-from .evaluate.paired import Drop, compare_answers
-from .export import disagreement, golden_inputs, read_golden
-from .export.on_device import OnDevice, open_on_device
-from .export.proof import tie_of
-from .progress import say
-from .report.certificates import certificates_page
-from .runtime import Floats, Machine, Model, inspect_machine, is_artifact, load
+from ..checkpoint import load_model, read_model_json
+from ..data import Split
+from ..durable import write_atomically
+from ..errors import CheckpointError, MobilenetError, UsageError
+from ..evaluate import SplitChoice, answer, match_classes, open_split
+from ..evaluate.metrics import wilson
+from ..evaluate.model import Forward, OpenModel, torch_forward
+from ..evaluate.paired import compare_answers
+from ..evaluate.scene_model import task_in
+from ..export import disagreement, golden_inputs, read_golden
+from ..export.on_device import OnDevice, open_on_device
+from ..export.proof import tie_of
+from ..progress import say
+from ..report.certificates import certificates_page
+from ..runtime import Floats, Model, inspect_machine, is_artifact, load
+from .certificate import FILE, Certificate, Certificates, Comparison, GoldenCheck
+from .conditions import broken, installed_versions
+from .scenes import SceneCertificate, refuse_device, verify_scenes
 
-FILE = "certificate.json"
 PAGE = "certificates.html"  # of a folder of exported folders
 BATCH = 16
 DEVICE_BATCH = 128  # pushed at once
 READERS = 2
-# fmt: off
-VERSIONED = (
-    "mobilenet", "numpy", "pillow", "onnxruntime", "openvino", "ai-edge-litert", "executorch",
-    "ncnn", "coremltools", "torch",
-)
-# fmt: on
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoldenCheck:
-    """The exported file and this machine's preprocessing on the golden images.
-
-    `max_logit_error` is against the float network's logits, `max_input_error` against the input
-    tensors that were exported; each beside the most that is accepted.
-    """
-
-    ok: bool
-    images: int
-    max_logit_error: float
-    logit_tolerance: float
-    max_input_error: float
-    input_tolerance: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The float run, and the exported file beside it picture by picture.
-
-    `agreement` is the fraction with the same first class; errors are absolute, of logits.
-    """
-
-    run: Path
-    top1: Estimate
-    drop: Drop
-    agreement: Estimate
-    max_logit_error: float
-    mean_logit_error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """What was verified, on which pictures, with what, and whether the gate holds.
-
-    `ok` needs the golden check and a drop of at most `max_drop` points; `problems` says what
-    failed. Without the float run there is no `comparison`, so that the gate cannot hold.
-    `data_sha256` is of the labels and stored bytes of the pictures, in order. `convolutions` counts
-    those that really ran in which precision, where the runtime tells; `not_involved` names the
-    hardware that the file is meant for and that had no part in this. `device` is where the file
-    ran, None on this machine; `machine` is always this one.
-    """
-
-    ok: bool
-    problems: tuple[str, ...]
-    max_drop: float
-    top1: Estimate
-    comparison: Comparison | None
-    golden: GoldenCheck
-    data: str
-    split: str
-    data_sha256: str
-    n: int
-    folder: Path
-    format: str
-    artifact_sha256: str
-    weights_sha256: str
-    runtime: str
-    precision: str
-    convolutions: Mapping[str, int]
-    not_involved: str | None
-    threads: int
-    device: DeviceReport | None
-    versions: Mapping[str, str]
-    machine: Machine
-    seconds: float
-    date: str
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; rates are fractions, drops percentage points, no number is null."""
-        text = json.dumps(asdict(self), default=str)
-        return json.loads(text, parse_constant=lambda _: None)
-
-    def __str__(self) -> str:
-        """A few lines for people."""
-        lines = [f"exported  top-1 {_percent(self.top1)}"]
-        if (found := self.comparison) is not None:
-            drop = found.drop
-            lines += [
-                f"float     top-1 {_percent(found.top1)}",
-                f"drop      {drop.points:.2f} points ({drop.low:.2f} to {drop.high:.2f}; "
-                f"McNemar p = {drop.p_value:.3g}; right only in float {drop.only_float}, "
-                f"only exported {drop.only_exported})",
-                f"agreement {_percent(found.agreement)}",
-                f"logits    differ by at most {found.max_logit_error:.2g}, "
-                f"{found.mean_logit_error:.2g} on average",
-            ]
-        golden = self.golden
-        lines += [
-            f"golden    {golden.images} images: logits within {golden.max_logit_error:.2g} "
-            f"(accepted {golden.logit_tolerance:g}), inputs within {golden.max_input_error:.2g}",
-            *_device_lines(self.device),
-            f"measured  {self.n} images, split {self.split} of {self.data}, "
-            f"{self.runtime} in {self.precision}{self._counts()}",
-            *([f"not run   {self.not_involved}"] if self.not_involved else []),
-            f"gate      {'holds' if self.ok else 'FAILS'}: drop at most {self.max_drop:g} points"
-            + "".join(f"\n          {problem}" for problem in self.problems),
-        ]
-        return "\n".join(lines)
-
-    def _counts(self) -> str:
-        counts = ", ".join(f"{count} in {name}" for name, count in self.convolutions.items())
-        return f" (convolutions: {counts})" if counts else ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificates:
-    """Those of several exported folders. `failed` says why others were not measured, `page` is the
-    matrix of all as HTML. `ok` where every folder has a certificate whose gate holds."""
-
-    ok: bool
-    certificates: tuple[Certificate, ...]
-    failed: Mapping[str, str]
-    page: Path
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return {
-            "ok": self.ok,
-            "certificates": [one.to_json() for one in self.certificates],
-            "failed": dict(self.failed),
-            "page": str(self.page),
-        }
-
-    def __str__(self) -> str:
-        """A line for each folder, and where the page is."""
-        width = max(len(one.folder.name) for one in self.certificates) if self.certificates else 0
-        lines = [
-            f"{one.folder.name:<{width}}  {'holds' if one.ok else 'FAILS'}  "
-            f"top-1 {100 * one.top1.value:.2f} %"
-            + (
-                ""
-                if one.comparison is None
-                else f", drop {one.comparison.drop.points:.2f}, same answer "
-                f"{100 * one.comparison.agreement.value:.2f} %"
-            )
-            + f"  {one.runtime} in {one.precision}"
-            + "".join(f"\n    {problem}" for problem in one.problems)
-            for one in self.certificates
-        ]
-        lines += [f"{name}  not measured: {why}" for name, why in self.failed.items()]
-        return "\n".join([*lines, f"side by side: {self.page}"])
 
 
 def verify(
@@ -200,7 +50,7 @@ def verify(
     limit: int | None = None,
     device: str | None = None,
     cores: str | None = None,
-) -> Certificate | Certificates:
+) -> Certificate | Certificates | SceneCertificate:
     """Compare an exported file with its run on labelled pictures; write certificate.json.
 
     A folder of exported folders is measured one by one, on the same pictures, and gets
@@ -225,6 +75,18 @@ def verify(
         raise UsageError("--cores are those of a --device")
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"max_drop {max_drop}: expected percentage points, 0 or more")
+    if task_in(folder) != "classify":
+        refuse_device(device)
+        return verify_scenes(
+            Path(folder),
+            data,
+            run=run,
+            max_drop=max_drop,
+            split=split,
+            runtime=runtime,
+            threads=threads,
+            limit=limit,
+        )
     if several := _exported_within(Path(folder)):
         if runtime is not None or device is not None:
             raise UsageError("--runtime and --device are for one exported folder")
@@ -267,6 +129,8 @@ def _all(
     found, failed, sizes, known = [], {}, {}, {}
     for folder in folders:
         try:
+            if task_in(folder) != "classify":
+                raise UsageError("a network for scenes: verify it by itself")
             model = load(folder, threads=threads)
             sizes[str(folder)] = model.file.description.get("bytes", len(model.file.data))
             one = _verified(
@@ -333,7 +197,10 @@ def _verified(
         places = match_classes(dataset, exported)
         answers = _answers(model, forward, part, places, batch)
     comparison = _compare(source, answers) if source is not None else None
-    problems = (*_problems(golden, comparison, model, max_drop), *_broken(model, source))
+    problems = (
+        *_problems(golden, comparison, model, max_drop),
+        *broken(model.contract, model.session, source),
+    )
     if there is not None and there.problem is not None:
         problems = (*problems, there.problem)
     certificate = Certificate(
@@ -357,7 +224,7 @@ def _verified(
         not_involved=model.session.note,
         threads=model.session.threads,
         device=there and there.report,
-        versions=_versions(),
+        versions=installed_versions(),
         machine=inspect_machine(),
         seconds=round(time.perf_counter() - start, 3),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -446,26 +313,6 @@ def _check_golden(model: Model) -> GoldenCheck:
     )
 
 
-def _broken(model: Model, source: Path | None) -> Iterator[str]:
-    """Where the folder's contract is not that of the file in it, or of the run."""
-    stated = model.contract
-    others = []
-    if model.session.contract is not None:
-        try:
-            others.append(("the file carries", json.loads(model.session.contract)))
-        except ValueError:
-            yield "the contract that the file carries is no JSON"
-    if source is not None:
-        others.append(("the run has", read_model_json(source)))
-    for owner, contract in others:
-        for part in ("labels", "preprocess"):
-            if contract.get(part) != stated[part]:
-                yield f"model.json states other {_PARTS[part]} than {owner}"
-
-
-_PARTS = {"labels": "labels, or another order of them,", "preprocess": "preprocessing"}
-
-
 def _problems(
     golden: GoldenCheck, comparison: Comparison | None, model: Model, max_drop: float
 ) -> tuple[str, ...]:
@@ -544,45 +391,3 @@ def _content_sha256(part: Split) -> str:
         digest.update(f"{part.labels[index]} ".encode())
         digest.update(hashlib.sha256(part.content(index)).digest())
     return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    """Of what the answers depend on, where it is installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for package in VERSIONED:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _device_lines(report: DeviceReport | None) -> list[str]:
-    if report is None:
-        return []
-    bound = f"cores {report.cores}" if report.cores else "any core"
-    lines = [
-        f"device    {report.device}: {report.system}, {report.cpu or 'unknown processor'}, "
-        f"{report.instruction_set}, threads: {report.threads}, {bound}",
-        f"latency   p50 {report.run.p50_ms:.2f} ms, p90 {report.run.p90_ms:.2f} ms "
-        f"({report.run.runs} runs)",
-    ]
-    if (whole := report.prepare_and_run) is not None:
-        lines.append(
-            f"          from decoded pictures p50 {whole.p50_ms:.2f} ms, p90 {whole.p90_ms:.2f} ms"
-        )
-    for name in ("temperatures", "clocks"):
-        if before := report.before.get(name):
-            after = dict(report.after.get(name, []))
-            changes = [f"{key} {value} -> {after.get(key)}" for key, value in before[:4]]
-            lines.append(f"          {name}: {', '.join(changes)}")
-    return lines
-
-
-def _percent(estimate: Estimate) -> str:
-    return (
-        f"{100 * estimate.value:6.2f} % ({100 * estimate.low:.2f} to {100 * estimate.high:.2f} "
-        f"with {100 * CONFIDENCE:.0f} % confidence)"
-    )
