@@ -8,7 +8,7 @@ pictures held out are nearer to the float network's; what does not help is dropp
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ Key = tuple[int, str]
 
 _CHUNK = 8
 _SHIFT = 8  # pixels of 224 by which a picture is moved at most
+_LEAST = 1e-12  # variance of an answer that is the same everywhere
 _WARM = 0.05  # the first part of the time, in which the rate rises
 
 
@@ -64,8 +65,7 @@ def distil(
             group["lr"] = options.rate * min(1.0, done / _WARM) * (1 + np.cos(np.pi * done)) / 2
         chosen = held + torch.randint(len(images) - held, (options.batch,)).numpy()
         batch = _moved(torch.from_numpy(images[chosen]))
-        wanted = torch.from_numpy(run_float(quantised.program, batch.numpy())[LOGITS])
-        loss = _difference(student(batch), wanted)
+        loss = _difference(student(batch), _wanted(quantised, batch.numpy()))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -127,12 +127,12 @@ class _Student:
         limited = weight.clamp(-most, most)
         return SimulatedFilter(weight=round_through(limited), bias=bias)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         filters = {
             key: self.filter(self.weights[key], self.shifts[key], key) for key in self.weights
         }
         x = images.contiguous(memory_format=torch.channels_last)
-        return replace(self.simulation, filters=filters, exact=False)(x)[LOGITS]
+        return replace(self.simulation, filters=filters, exact=False)(x)
 
     def hardened(self, values: "dict[tuple[str, Key], Tensor] | None" = None) -> QuantisedProgram:
         """The network with the weights as they are, or with these."""
@@ -150,14 +150,21 @@ class _Student:
         return replace(self.quantised, filters=tuple(filters))
 
 
-def _difference(found: Tensor, wanted: Tensor) -> Tensor:
-    """How far logits (N, classes, 1, 1) are from what they should be: the divergence of the
-    probabilities, and the squared error as a part of the variance."""
-    found, wanted = found.flatten(1), wanted.flatten(1)
-    divergence = F.kl_div(
-        found.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True
-    )
-    return divergence + ((found - wanted) ** 2).mean() / wanted.var()
+def _wanted(quantised: QuantisedProgram, images: Floats) -> Mapping[str, Tensor]:
+    answers = run_float(quantised.program, images)
+    return {name: torch.from_numpy(value) for name, value in answers.items()}
+
+
+def _difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
+    """How far answers (N, C, H, W) are from what they should be: the squared error of each as a
+    part of its variance, and of logits the divergence of the probabilities besides."""
+    total = torch.zeros(())
+    for name, value in wanted.items():
+        total = total + ((found[name] - value) ** 2).mean() / value.var().clamp(min=_LEAST)
+        if name == LOGITS:
+            ends = (found[name].flatten(1).log_softmax(1), value.flatten(1).log_softmax(1))
+            total = total + F.kl_div(*ends, reduction="batchmean", log_target=True)
+    return total
 
 
 def _error(quantised: QuantisedProgram, images: Floats) -> float:
@@ -165,8 +172,7 @@ def _error(quantised: QuantisedProgram, images: Floats) -> float:
     with torch.inference_mode():
         for part in np.split(images, range(_CHUNK, len(images), _CHUNK)):
             x = torch.from_numpy(part).contiguous(memory_format=torch.channels_last)
-            wanted = torch.from_numpy(run_float(quantised.program, part)[LOGITS])
-            total += float(_difference(simulation(x)[LOGITS], wanted)) * len(part)
+            total += float(_difference(simulation(x), _wanted(quantised, part))) * len(part)
     return total / len(images)
 
 

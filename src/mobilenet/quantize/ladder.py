@@ -19,7 +19,7 @@ from .distil import Distillation, distil
 from .equalise import equalise
 from .observe import Statistics, minmax, observe
 from .reconstruct import Reconstruction, reconstruct
-from .result import Gate, Rung
+from .result import AnyGate, Rung
 from .trace import run_float
 
 WIDE = "wide"
@@ -154,7 +154,7 @@ REPAIRS: Mapping[str, Repair] = {  # the names of `STEPS`, in their order
 def climb(
     program: Program,
     shop: Workshop,
-    measure: Callable[[QuantisedProgram], Gate],
+    measure: Callable[[QuantisedProgram], AnyGate],
     *,
     steps: Sequence[str] | None,
     max_drop: float,
@@ -182,7 +182,7 @@ def climb(
     return draft, tuple(rungs)
 
 
-def _rung(name: str, did: str, snr: float, kept: bool, start: float, gate: Gate | None) -> Rung:
+def _rung(name: str, did: str, snr: float, kept: bool, start: float, gate: AnyGate | None) -> Rung:
     seconds = time.perf_counter() - start
     rung = Rung(name=name, did=did, snr_db=snr, kept=kept, seconds=seconds, gate=gate)
     what = f"{name}: {did}; logits {snr:.1f} dB"

@@ -3,7 +3,7 @@
 from ..report.markup import Markup, element
 from ..report.page import figures, html_page, number_cell, paragraph, table, text_cell
 from ..report.plots import Point, Series, line_chart, number, rounded_axis, scatter
-from .result import Latency, Quantisation
+from .result import AnyGate, Latency, Quantisation, SceneGate
 
 _SHOWN = 200  # flipped pictures in the table
 
@@ -12,20 +12,15 @@ def quantisation_page(found: Quantisation) -> Markup:
     """The whole file: the verdict, the ladder, what hurts most, the noise of each tensor, flipped
     pictures."""
     title = f"{found.model} in int8"
-    parts = (_ladder(found), _harms(found), _layers(found), _flips(found))
+    parts = (_ladder(found), _classes(found.gate), _harms(found), _layers(found), _flips(found))
     return html_page(title, *_head(title, found), *parts)
 
 
 def _head(title: str, found: Quantisation) -> tuple[Markup, ...]:
-    gate, drop = found.gate, found.gate.drop
     verdict = "The gate holds" if found.ok else "The gate FAILS"
     numbers = figures(
         [
-            ("float32", f"{100 * gate.float_top1.value:.2f} %", "top-1"),
-            ("int8", f"{100 * gate.int8_top1.value:.2f} %", "top-1"),
-            ("Drop", f"{drop.points:.2f}", f"points ({drop.low:.2f} to {drop.high:.2f})"),
-            ("McNemar", f"{drop.p_value:.3g}", "p, exact and two-sided"),
-            ("Agreement", f"{100 * gate.agreement.value:.2f} %", "same first class"),
+            *found.gate.figures(),
             ("Size", f"{found.int8_bytes / 1e6:.2f} MB", f"of {found.float_bytes / 1e6:.2f}"),
             *_latency(found.latency),
         ]
@@ -141,13 +136,34 @@ def _layers(found: Quantisation) -> Markup:
     )
 
 
+def _classes(gate: AnyGate) -> Markup:
+    """The primary figure of both networks by class, of scenes."""
+    if not isinstance(gate, SceneGate) or not gate.float_scores.per_class:
+        return Markup("")
+    primary = gate.float_scores.primary
+    rows = []
+    for label, found in gate.float_scores.per_class.items():
+        pair = (found.get(primary), gate.int8_scores.per_class[label].get(primary))
+        cells = [number_cell("–" if v is None else f"{100 * v:.2f} %", v) for v in pair]
+        rows.append([text_cell(label), *cells])
+    return element(
+        "section",
+        None,
+        element("h2", None, "Classes"),
+        table(["class", "float32", "int8"], rows, caption=f"{primary} by class", sortable=True),
+    )
+
+
 def _flips(found: Quantisation) -> Markup:
     rows = [
         [text_cell(flip.picture), *(element("td", None, label) for label in labels)]
         for flip, labels in ((f, (f.float_label, f.int8_label)) for f in found.flips[:_SHOWN])
     ]
     heads = ["picture", "float32", "int8"]
-    caption = f"{len(found.flips)} pictures whose first class changed"
+    changed = "whose first class changed"
+    if isinstance(found.gate, SceneGate):
+        changed = "on which the networks differ most"
+    caption = f"{len(found.flips)} pictures {changed}"
     return element(
         "section",
         None,

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from ..evaluate.metrics import Estimate
 from ..evaluate.paired import Drop
+from ..evaluate.scenes import SceneDrop
+from ..tasks import SceneScores
 
 FILE, PAGE = "quantisation.json", "quantisation.html"
 
@@ -21,6 +23,71 @@ class Gate:
     drop: Drop
     agreement: Estimate
 
+    def lines(self) -> list[str]:
+        """A few lines for people."""
+        drop = self.drop
+        return [
+            f"float     top-1 {100 * self.float_top1.value:.2f} %",
+            f"int8      top-1 {100 * self.int8_top1.value:.2f} %",
+            f"drop      {drop.points:.2f} points ({drop.low:.2f} to {drop.high:.2f}; "
+            f"McNemar p = {drop.p_value:.3g}; right only in float {drop.only_float}, only "
+            f"in int8 {drop.only_exported})",
+            f"agreement {100 * self.agreement.value:.2f} % "
+            f"({100 * self.agreement.low:.2f} to {100 * self.agreement.high:.2f})",
+        ]
+
+    def figures(self) -> list[tuple[str, str, str]]:
+        """Key numbers of the page: name, value, remark."""
+        drop = self.drop
+        return [
+            ("float32", f"{100 * self.float_top1.value:.2f} %", "top-1"),
+            ("int8", f"{100 * self.int8_top1.value:.2f} %", "top-1"),
+            ("Drop", f"{drop.points:.2f}", f"points ({drop.low:.2f} to {drop.high:.2f})"),
+            ("McNemar", f"{drop.p_value:.3g}", "p, exact and two-sided"),
+            ("Agreement", f"{100 * self.agreement.value:.2f} %", "same first class"),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A part of a whole, of which no interval is known."""
+
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneGate:
+    """What was measured of a network for scenes: the task's own figures of both networks, what the
+    primary one lost, and how much of what either finds both find."""
+
+    float_scores: SceneScores
+    int8_scores: SceneScores
+    drop: SceneDrop
+    agreement: Share
+
+    def lines(self) -> list[str]:
+        """A few lines for people."""
+        drop, primary = self.drop, self.float_scores.primary
+        return [
+            f"float     {primary} {100 * self.float_scores.value:.2f} %",
+            f"int8      {primary} {100 * self.int8_scores.value:.2f} %",
+            f"drop      {drop.points:.2f} points ({drop.low:.2f} to {drop.high:.2f})",
+            f"agreement {100 * self.agreement.value:.2f} % of what either finds",
+        ]
+
+    def figures(self) -> list[tuple[str, str, str]]:
+        """Key numbers of the page: name, value, remark."""
+        drop, primary = self.drop, self.float_scores.primary
+        return [
+            ("float32", f"{100 * self.float_scores.value:.2f} %", primary),
+            ("int8", f"{100 * self.int8_scores.value:.2f} %", primary),
+            ("Drop", f"{drop.points:.2f}", f"points ({drop.low:.2f} to {drop.high:.2f})"),
+            ("Agreement", f"{100 * self.agreement.value:.2f} %", "of what either finds"),
+        ]
+
+
+AnyGate = Gate | SceneGate
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
@@ -32,12 +99,13 @@ class Rung:
     snr_db: float
     kept: bool
     seconds: float
-    gate: Gate | None
+    gate: AnyGate | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """A picture whose first class changed, and the labels of what both networks say."""
+    """A picture whose first class changed, and the labels of what both networks say; of scenes one
+    on which they differ most, and what they find."""
 
     picture: str
     float_label: str
@@ -91,7 +159,7 @@ class Quantisation:
     n: int
     calibrated_on: int
     labelled: bool
-    gate: Gate
+    gate: AnyGate
     rungs: tuple[Rung, ...]
     layers: tuple[LayerNoise, ...]
     harms: tuple[Harm, ...]
@@ -118,19 +186,12 @@ class Quantisation:
 
     def __str__(self) -> str:
         """A few lines for people."""
-        gate, drop = self.gate, self.gate.drop
         steps = [rung.name for rung in self.rungs if rung.kept]
         return "\n".join(
             [
                 f"{self.path}: int8, {self.int8_bytes / 1e6:.2f} MB of weights "
                 f"(float32 {self.float_bytes / 1e6:.2f} MB)",
-                f"float     top-1 {100 * gate.float_top1.value:.2f} %",
-                f"int8      top-1 {100 * gate.int8_top1.value:.2f} %",
-                f"drop      {drop.points:.2f} points ({drop.low:.2f} to {drop.high:.2f}; "
-                f"McNemar p = {drop.p_value:.3g}; right only in float {drop.only_float}, only "
-                f"in int8 {drop.only_exported})",
-                f"agreement {100 * gate.agreement.value:.2f} % "
-                f"({100 * gate.agreement.low:.2f} to {100 * gate.agreement.high:.2f})",
+                *self.gate.lines(),
                 f"measured  {self.n} images, split {self.split} of {self.data}; calibrated on "
                 f"{self.calibrated_on} others",
                 f"ladder    {', '.join(steps)}",

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint import load_model, read_model_json
+from ..checkpoint import load_network, read_model_json
 from ..data import Dataset, Split
 from ..errors import CheckpointError, DataError, UsageError
 from ..evaluate import leave_out_bad, match_classes, open_split
 from ..evaluate.model import OpenModel
-from ..models import MODELS, ModelSpec, parse_model_name
+from ..models import MODELS, parse_model_name
+from ..networks import Rules, Spec, read_rules
 from ..preprocess import ImageError, Preprocess
 from ..program import Floats
 from ..progress import say, track
@@ -21,9 +22,7 @@ from ..weights import load_pretrained
 from .pictures import BATCH, calibration_batches
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..classify import Classifier
+    from torch import Tensor, nn
 
 FEWEST = 8  # pictures that a network can be calibrated with
 FEW = 100  # below so many, or in one class only, ranges are a guess: said, not refused
@@ -34,12 +33,13 @@ class Source:
     """A float network and all that belongs to it."""
 
     name: str
-    spec: ModelSpec
+    spec: Spec
     state: "Mapping[str, Tensor]"
     preprocess: Preprocess
     labels: tuple[str, ...]
+    rules: Rules | None  # of a network for scenes
     provenance: Mapping[str, Any]
-    network: "Classifier"
+    network: "nn.Module"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +53,11 @@ class Pictures:
     labels: np.ndarray | None
     notes: tuple[str, ...]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels are the data's own."""
+        return self.labels is not None
+
 
 def open_source(model: str | Path) -> Source:
     """A run folder, or a known name with its ImageNet weights. Raises UsageError for neither."""
@@ -61,7 +66,7 @@ def open_source(model: str | Path) -> Source:
         return _named(str(model))
     if "artifact" in read_model_json(folder):
         raise UsageError(f"{folder}: an exported model; give the run that it came from")
-    loaded = load_model(folder)
+    loaded = load_network(folder)
     try:
         contract = Preprocess.from_dict(loaded.preprocess)
     except UsageError as error:
@@ -72,6 +77,7 @@ def open_source(model: str | Path) -> Source:
         state=loaded.state,
         preprocess=contract,
         labels=loaded.labels,
+        rules=None if loaded.task == "classify" else read_rules(loaded.task, loaded.decoding),
         provenance=loaded.provenance,
         network=loaded.module(),
     )
@@ -96,6 +102,7 @@ def _named(name: str) -> Source:
         state=network.state_dict(),
         preprocess=found.preprocess,
         labels=found.labels,
+        rules=None,
         provenance={"weights": {"sha256": found.sha256}},
         network=network,
     )

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,10 @@ from ..integer.scheme import LARGEST_FOUR_BITS
 from ..integer.simulate import Simulation, simulate
 from ..integer.store import encode_quantised
 from ..layers import folded
+from ..models import ModelSpec
+from ..networks import network_program
 from ..preprocess import ImageError
-from ..program import LOGITS, Program, program_of
+from ..program import LOGITS, Program
 from ..progress import say
 from ..runtime import Precision, Session, inspect_machine
 from ..runtime.sessions import open_engine
@@ -34,6 +36,7 @@ from .harm import harms
 from .ladder import Workshop, climb, decibels
 from .page import quantisation_page
 from .result import FILE, PAGE, Flip, Gate, Latency, LayerNoise, Quantisation
+from .scenes import SceneJudge, open_examples
 from .source import Pictures, Source, open_pictures, open_source
 from .trace import run_float
 
@@ -66,21 +69,25 @@ def quantise_run(run: Path, data: str, out: Path, options: Options) -> Quantisat
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     source = open_source(run)
-    found = open_pictures(
-        source, data, count=options.pictures, limit=options.limit, skip_bad=options.skip_bad
-    )
+    choice = {"count": options.pictures, "limit": options.limit, "skip_bad": options.skip_bad}
+    judge: _Judge | SceneJudge
+    if isinstance(source.spec, ModelSpec):
+        found = open_pictures(source, data, **choice)
+        judge = _Judge(source, found)
+    else:
+        found = open_examples(source, data, **choice)
+        judge = SceneJudge(source, found)
     say(
         f"{source.name}: calibrating with {len(found.calibration)} pictures of {data}, measuring "
         f"on {len(found.measured)} of {found.split}"
     )
-    judge = _Judge(source, found)
     shop = Workshop(
         images=found.calibration,
         train_seconds=options.train_seconds,
         seed=options.seed,
         four_bits=options.weight_bits == 4,
     )
-    program = program_of(source.network)
+    program = network_program(source.network)
     draft, rungs = climb(
         program,
         shop,
@@ -99,7 +106,7 @@ def quantise_run(run: Path, data: str, out: Path, options: Options) -> Quantisat
         split=found.split,
         n=len(found.measured),
         calibrated_on=len(found.calibration),
-        labelled=found.labels is not None,
+        labelled=found.labelled,
         gate=gate,
         rungs=rungs,
         layers=tuple(layer_noise(draft.program, draft.quantised, shop.images[:_COMPARED])),
@@ -145,6 +152,8 @@ def latency(program: Program, quantised: QuantisedProgram, size: int) -> Latency
         }
     except MissingEngine:
         return None
+    if LOGITS not in dict(program.outputs):
+        sessions = {name: _of_maps(session) for name, session in sessions.items()}
     image = np.random.default_rng(0).standard_normal((1, 3, size, size), np.float32)
     taken = time_in_turns(sessions, image, rounds=_ROUNDS, runs=_RUNS)
     return Latency(
@@ -155,6 +164,11 @@ def latency(program: Program, quantised: QuantisedProgram, size: int) -> Latency
         instruction_set=sessions["int8"].version.split()[-1],
         cpu=inspect_machine().cpu,
     )
+
+
+def _of_maps(session: Session) -> Session:
+    """The session with all maps computed and the first handed over."""
+    return replace(session, run=lambda images: next(iter(session.maps(images).values())))
 
 
 def _in_engine(
@@ -254,6 +268,7 @@ def _write(result: Quantisation, source: Source, quantised: QuantisedProgram) ->
         source.state,
         preprocess=source.preprocess.to_dict(),
         labels=source.labels,
+        rules=source.rules,
         provenance={**source.provenance, "quantisation": summary},
         quantised=encode_quantised(quantised),
     )
