@@ -25,6 +25,7 @@ from ..progress import say
 from ..recipes import SCENE_RECIPES, Overrides, override_scenes
 from ..runtime.machine import inspect_machine
 from ..scenes import Scene, SceneData, open_scenes
+from ..scenes.scan import readable
 from ..segment import SegmenterSpec
 from ..tasks import SCENE_TASKS, SceneTask, examples_of
 from . import check_options, require_torch
@@ -106,7 +107,8 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
         torch.set_num_threads(options.threads)
     named = SCENE_NETWORKS[model]
     task = SCENE_TASKS[task_of(named)]
-    found = _open(data, task, options)
+    workers = options.workers if options.workers is not None else min(os.cpu_count() or 1, 8)
+    found = _open(data, task, options, workers)
     size = options.size or _own_size(named)
     if size < 32:
         raise UsageError(f"size {size}: expected 32 pixels or more")
@@ -136,7 +138,6 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
     network = create_network(spec)
     if pretrained is not None:
         _load_backbone(network, spec, pretrained)
-    workers = options.workers if options.workers is not None else min(os.cpu_count() or 1, 8)
     device = choose_device(options.device)
     windowed = task.windowed(spec)
     examples = examples_of(found.splits["train"], windowed=windowed)
@@ -245,7 +246,8 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
     )
 
 
-def _open(data: str, task: SceneTask, options: SceneOptions) -> SceneData:
+def _open(data: str, task: SceneTask, options: SceneOptions, workers: int) -> SceneData:
+    """The dataset, every picture of it looked at."""
     found = open_scenes(
         data,
         task=task.name,  # pyright: ignore[reportArgumentType] - a task on scenes
@@ -254,6 +256,7 @@ def _open(data: str, task: SceneTask, options: SceneOptions) -> SceneData:
         limit=options.limit,
         skip_bad=options.skip_bad,
     )
+    found = readable(found, workers=workers, skip_bad=options.skip_bad)
     for note in found.notes:
         say(f"{data}: {note}")
     for name in ("train", "val"):
