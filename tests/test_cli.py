@@ -107,6 +107,30 @@ def test_info_alone_lists_the_models(capsys: pytest.CaptureFixture[str]):
     assert all(name in listed for name in mobilenet.MODELS)
 
 
+def test_info_of_networks_for_scenes(capsys: pytest.CaptureFixture[str]):
+    from mobilenet.heads import count_network
+    from mobilenet.networks import SCENE_NETWORKS, create_network
+
+    assert run("info", "--json") == 0
+    listed = {found["model"]: found for found in json.loads(capsys.readouterr().out)["scenes"]}
+    assert list(listed) == list(SCENE_NETWORKS)
+    for name, found in listed.items():
+        spec = SCENE_NETWORKS[name]
+        cost = count_network(lambda spec=spec: create_network(spec), found["size"], found["size"])
+        assert (found["params"], found["madds"]) == (cost.params, cost.madds), name
+    options = ["--width", "0.5", "--size", "224", "--classes", "3"]
+    assert run("info", "ssdlite_mobilenet_v2", *options, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["width"], found["size"], found["classes"]) == (0.5, 224, 3)
+    assert found["params"] < listed["ssdlite_mobilenet_v2"]["params"]
+    assert found["taps"] == ["c4_expanded", "last"]
+    assert (found["anchors"], found["outputs"]) == ([6] * 6, {"scores": 4, "boxes": 4})
+    assert run("info", "pose_mobilenet_v3_small") == 0
+    shown = capsys.readouterr().out
+    assert "heatmaps 17, offsets 34" in shown
+    assert f"{listed['pose_mobilenet_v3_small']['params']:,}" in shown
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -116,6 +140,9 @@ def test_info_alone_lists_the_models(capsys: pytest.CaptureFixture[str]):
         ["info", "mobilenet_v2", "--size", "31"],
         ["info", "mobilenet_v2", "--output-stride", "12"],
         ["info", "mobilenet_v2", "--width-rule", "keras"],
+        ["info", "ssdlite_mobilenet_v2", "--size", "31"],
+        ["info", "ssdlite_mobilenet_v2", "--output-stride", "16"],
+        ["info", "pose_mobilenet_v2", "--classes", "3"],
         ["info", "--width"],
         ["train"],
         ["train", "x", "--out", "y", "--epochs", "many"],

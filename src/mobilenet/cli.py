@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -95,6 +95,8 @@ def _overview() -> str:
 def _exit_code(run: Callable[[], Any], as_json: bool) -> int:
     try:
         result = run()
+        for line in _lines(result, as_json):
+            print(line, flush=True)
     except UsageError as error:
         print(f"mobilenet: {error}", file=sys.stderr)
         return 2
@@ -103,16 +105,17 @@ def _exit_code(run: Callable[[], Any], as_json: bool) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(_as_text(result, as_json), flush=True)
     return 0 if getattr(result, "ok", True) else 1
 
 
-def _as_text(result: Any, as_json: bool) -> str:
-    if not as_json:
-        return str(result)
-    if hasattr(result, "json_lines"):
-        return "\n".join(json.dumps(line) for line in result.json_lines())
-    return json.dumps(result.to_json(), indent=2)
+def _lines(result: Any, as_json: bool) -> Iterator[str]:
+    """What is printed of a result; line by line where that has lines, which may take their time."""
+    if as_json and hasattr(result, "json_lines"):
+        yield from map(json.dumps, result.json_lines())
+    elif not as_json and hasattr(result, "lines"):
+        yield from result.lines()
+    else:
+        yield json.dumps(result.to_json(), indent=2) if as_json else str(result)
 
 
 def _with_json(verb: Callable[..., Any]) -> Callable[..., tuple[bool, Callable[[], Any]]]:

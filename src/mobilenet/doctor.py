@@ -45,6 +45,7 @@ PACKAGES = (
     ("coremltools", "coreml", "exporting to Core ML"),
     ("h5py", "keras", "reading Keras weights"),
     ("pyarrow", "parquet", "Parquet manifests"),
+    ("opencv-python-headless", "video", "predicting on videos and cameras"),
 )
 
 

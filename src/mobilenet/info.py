@@ -1,13 +1,43 @@
 """What a network is and costs: `info`, the paper's table with numbers computed from its rows."""
 
+import importlib.util
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .cost import Layer, count
-from .errors import UsageError
+from .detect import DetectorSpec
+from .errors import MissingDependency, UsageError
+from .keypoints import KeypointSpec
 from .models import MODELS, TABLES, parse_model_name
+from .networks import SCENE_NETWORKS, SceneSpec, create_network, rows_of, task_of
+from .segment import SegmenterSpec
 
 _FLOAT32 = 4
+# Parameters and multiply-adds of each at its own size, so that a list needs no torch and no time;
+# a test counts them again
+_COUNTED = {
+    "ssd_mobilenet_v1": (6_673_589, 1_224_465_088),
+    "ssdlite_mobilenet_v1": (5_231_476, 1_361_386_944),
+    "ssdlite_mobilenet_v2": (4_484_148, 847_582_144),
+    "ssdlite_mobilenet_v3_large": (3_301_460, 563_188_544),
+    "ssdlite_mobilenet_v3_small": (1_764_068, 185_520_064),
+    "fcos_mobilenet_v2": (2_197_084, 804_412_800),
+    "fcos_mobilenet_v3_large": (3_010_220, 540_777_600),
+    "fcos_mobilenet_v3_small": (983_708, 178_199_552),
+    "lraspp_mobilenet_v2": (1_897_290, 2_436_014_080),
+    "lraspp_mobilenet_v3_large": (3_221_538, 1_974_665_088),
+    "lraspp_mobilenet_v3_small": (1_077_954, 634_732_544),
+    "raspp_mobilenet_v2": (2_113_557, 2_603_958_272),
+    "deeplabv3_mobilenet_v2": (4_523_541, 5_070_209_024),
+    "deeplabv3_mobilenet_v3_large": (10_435_141, 9_221_988_224),
+    "deeplabv3plus_mobilenet_v2": (4_675_333, 7_603_044_352),
+    "pose_mobilenet_v2": (1_870_195, 452_993_024),
+    "pose_mobilenet_v3_large": (3_072_931, 370_593_664),
+    "pose_mobilenet_v3_small": (997_779, 157_233_152),
+    "multipose_mobilenet_v2": (1_882_326, 500_441_088),
+    "multipose_mobilenet_v3_large": (3_085_062, 418_041_728),
+    "multipose_mobilenet_v3_small": (1_009_910, 204_681_216),
+}
 _HEADER = f"{'input':>11}  {'operator':<22} {'exp':>5} {'#out':>5} {'SE':>4} {'NL':<10} {'s':>2}"
 
 
@@ -57,15 +87,67 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SceneInfo:
+    """A network for scenes at one width and input size. `taps`: what a detector's head reads;
+    `anchors`: boxes a cell of each of its maps; `outputs`: channels by name, of a detector's one
+    box."""
+
+    model: str
+    task: str
+    head: str
+    backbone: str
+    width: float
+    size: int
+    classes: int | None
+    keypoints: int | None
+    params: int
+    madds: int
+    taps: tuple[str, ...]
+    anchors: tuple[int, ...]
+    outputs: dict[str, int]
+    rows: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object of every field: `anchors` a cell of each map, finest first; `outputs` the
+        channels of each by name."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}: {self.backbone} {self.width:g}, head {self.head}", "", _HEADER]
+        pixels = self.size
+        for row in self.rows:
+            lines.append(_row(row, pixels))
+            pixels = -(-pixels // row["stride"])
+        lines += ["", f"taps           {', '.join(self.taps)}"] if self.taps else [""]
+        if self.anchors:
+            lines.append(f"anchors a cell {', '.join(map(str, self.anchors))}")
+        named = ", ".join(f"{name} {channels}" for name, channels in self.outputs.items())
+        lines.append(f"outputs        {named}")
+        return "\n".join(
+            [
+                *lines,
+                f"parameters     {self.params:>13,}",
+                f"multiply-adds  {self.madds:>13,}   at {self.size} x {self.size}",
+            ]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelList:
-    """The networks there are, at width 1 and 224 pixels."""
+    """The networks there are: classifiers at width 1 and 224 pixels, those for scenes at their own
+    size."""
 
     models: tuple[ModelInfo, ...]
+    scenes: tuple[SceneInfo, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object: name, parameters, multiply-adds and source of each."""
         keys = ("model", "paper", "params", "madds", "peak_activation_bytes")
-        return {"models": [{key: getattr(m, key) for key in keys} for m in self.models]}
+        shown = ("model", "task", "size", "params", "madds")
+        return {
+            "models": [{key: getattr(m, key) for key in keys} for m in self.models],
+            "scenes": [{key: getattr(m, key) for key in shown} for m in self.scenes],
+        }
 
     def __str__(self) -> str:
         lines = [f"{'model':<34}{'params':>8}{'madds':>9}   at 224 x 224, 1000 classes"]
@@ -73,6 +155,10 @@ class ModelList:
             f"{m.model:<34}{m.params / 1e6:>6.2f} M{m.madds / 1e6:>7.1f} M   {m.paper}"
             for m in self.models
         ]
+        lines += ["", f"{'for scenes':<34}{'params':>8}{'madds':>9}   task, at its own size"]
+        for m in self.scenes:
+            costs = f"{m.params / 1e6:>6.2f} M{m.madds / 1e6:>7.1f} M"
+            lines.append(f"{m.model:<34}{costs}   {m.task}, {m.size} x {m.size}")
         return "\n".join([*lines, "", "mobilenet info MODEL prints a network's table"])
 
 
@@ -81,19 +167,20 @@ def info(
     *,
     width: float | None = None,
     size: int | None = None,
-    classes: int = 1000,
+    classes: int | None = None,
     output_stride: int = 32,
     width_rule: str = "reference",
-) -> ModelInfo | ModelList:
+) -> ModelInfo | SceneInfo | ModelList:
     """Print a network's table with its parameters, multiply-adds and activation memory.
 
-    Raises UsageError for an unknown model or a size below 32.
+    Raises UsageError for an unknown model or a size below 32, MissingDependency for a network for
+    scenes without torch, which counts it.
 
     Args:
         model: Name or common alias of a network; without it the networks are listed.
         width: Width multiplier.
         size: Side of the square input in pixels.
-        classes: Classes of the classifier.
+        classes: Classes: by default 1000 of a classifier, and a network's own for scenes.
         output_stride: 32, or 16 or 8 by dilation.
         width_rule: How V3 is scaled: reference (the authors'), torchvision or timm.
     """
@@ -102,16 +189,76 @@ def info(
             models=tuple(
                 _describe(name, 1.0, 224, 1000, output_stride=32, rule="reference")
                 for name in MODELS
-            )
+            ),
+            scenes=tuple(
+                _scene_info(name, spec, None, counted=_COUNTED[name])
+                for name, spec in SCENE_NETWORKS.items()
+            ),
         )
+    if model in SCENE_NETWORKS:
+        if output_stride != 32 or width_rule != "reference":
+            raise UsageError("--output-stride and --width-rule are of classifiers")
+        if importlib.util.find_spec("torch") is None:
+            raise MissingDependency("torch", "train", f"counting {model}")
+        spec = _changed(SCENE_NETWORKS[model], width, classes)
+        return _scene_info(model, spec, size, counted=None)
     named = parse_model_name(model)
     return _describe(
         named.spec.name,
         width or named.spec.width,
         size or named.size or 224,
-        classes,
+        1000 if classes is None else classes,
         output_stride=output_stride,
         rule=width_rule,
+    )
+
+
+def _changed(spec: SceneSpec, width: float | None, classes: int | None) -> SceneSpec:
+    """Of this width and so many classes: a segmenter's with the background, as its labels are."""
+    if width is not None:
+        spec = replace(spec, backbone=replace(spec.backbone, width=width))
+    if classes is not None and isinstance(spec, KeypointSpec):
+        raise UsageError("--classes: networks for keypoints have one, whatever it is called")
+    return spec if classes is None else replace(spec, classes=classes)
+
+
+def _scene_info(
+    name: str, spec: SceneSpec, size: int | None, *, counted: tuple[int, int] | None
+) -> SceneInfo:
+    """`counted`: its parameters and multiply-adds, where they are known."""
+    own = {"segment": 512, "keypoints": 256}
+    if size is None:
+        size = spec.size if isinstance(spec, DetectorSpec) else own[task_of(spec)]
+    if size < 32:
+        raise UsageError(f"size {size}: expected at least 32 pixels")
+    if counted is None:
+        from .heads import count_network
+
+        cost = count_network(lambda: create_network(spec), size, size)
+        counted = cost.params, cost.madds
+    match spec:
+        case DetectorSpec():
+            taps, anchors = spec.taps, spec.boxes
+            outputs = {"scores": spec.scores, "boxes": 4}
+        case SegmenterSpec():
+            taps, anchors, outputs = (), (), {"segments": spec.classes}
+        case KeypointSpec():
+            taps, anchors, outputs = (), (), spec.outputs
+    return SceneInfo(
+        model=name,
+        task=task_of(spec),
+        head=spec.head,
+        backbone=spec.backbone.name,
+        width=spec.backbone.width,
+        size=size,
+        classes=None if isinstance(spec, KeypointSpec) else spec.classes,
+        keypoints=spec.keypoints if isinstance(spec, KeypointSpec) else None,
+        params=counted[0],
+        madds=counted[1],
+        taps=taps,
+        anchors=anchors if isinstance(spec, DetectorSpec) and spec.anchors else (),
+        outputs=outputs,
+        rows=tuple(asdict(block) for block in rows_of(spec)),
     )
 
 

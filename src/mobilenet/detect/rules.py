@@ -19,7 +19,7 @@ class DecodeRules:
 
     def __post_init__(self) -> None:
         for name, value in (("threshold", self.threshold), ("overlap", self.overlap)):
-            if not 0 <= value <= 1:
+            if type(value) not in (int, float) or not 0 <= value <= 1:
                 raise UsageError(f"{name} {value!r}: expected a number from 0 to 1")
         for name, count in (("top", self.top), ("most", self.most)):
             if type(count) is not int or count < 1:

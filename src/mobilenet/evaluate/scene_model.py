@@ -13,6 +13,7 @@ from ..checkpoint.contract import read_network_spec
 from ..errors import CheckpointError, MissingEngine, UsageError
 from ..flat import Card, EngineFile, write_engine
 from ..integer import QuantisedProgram
+from ..keypoints import KeypointSpec
 from ..models import ModelSpec
 from ..networks import Rules, SceneSpec, answers, read_rules
 from ..preprocess import Preprocess, crop_and_resize, normalise
@@ -79,6 +80,12 @@ def open_scene_model(
     spec = read_network_spec(contract)
     if isinstance(spec, ModelSpec):
         raise UsageError(f"{folder}: a classifier; expected a network for scenes")
+    named = contract["decoding"].get("names", [])
+    if isinstance(spec, KeypointSpec) and (len(named) != spec.keypoints or not contract["labels"]):
+        raise CheckpointError(
+            f"{folder / 'model.json'}: decoding names {len(named)} keypoints and labels "
+            f"{contract['labels']}, but the network answers {spec.keypoints} keypoints of one label"
+        )
     try:
         preprocess = Preprocess.from_dict(contract["preprocess"])
     except UsageError as error:

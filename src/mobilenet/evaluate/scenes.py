@@ -14,6 +14,7 @@ from ..preprocess import ImageError, normalise
 from ..progress import say, track
 from ..scenes import SceneData, open_scenes
 from ..scenes.sample import Sample
+from ..scenes.scan import readable
 from ..tasks import Example, SceneScores, Tally, examples_of, read_examples
 from .model import Device
 from .scene_model import SceneModel, open_scene_model
@@ -92,14 +93,18 @@ def open_scene_split(
     options, stated = (model.provenance.get(name) for name in ("options", "data"))
     seed = options.get("seed") if isinstance(options, dict) else None
     fraction = stated.get("val_fraction") if isinstance(stated, dict) else None
+    if type(fraction) not in (int, float):
+        fraction = None
     found = open_scenes(
         data,
         task=model.task.name,  # pyright: ignore[reportArgumentType] - a task on scenes
         seed=seed if isinstance(seed, int) else 0,
-        val_fraction=0.0 if split == "all" else fraction if isinstance(fraction, float) else 0.1,
+        val_fraction=0.0 if split == "all" else 0.1 if fraction is None else fraction,
         limit=limit,
         skip_bad=skip_bad,
     )
+    if skip_bad:  # else the first that cannot be read ends it
+        found = readable(found, workers=_READERS, skip_bad=True)
     for note in found.notes:
         say(f"{data}: {note}")
     check_classes(model, found)
@@ -109,6 +114,11 @@ def open_scene_split(
             raise UsageError(f"split 'all': {data} has splits of its own: name one")
         return found, there[0]
     name = split or next((each for each in ("test", "val") if each in there), None)
+    if name is None:
+        raise UsageError(
+            f"{data}: neither a test nor a val split, only {there}; say which with --split, or "
+            "--split all"
+        )
     if name not in there:
         raise UsageError(f"split {name!r}: {data} has only {there}; say which with --split")
     return found, name

@@ -25,6 +25,7 @@ from ..progress import say
 from ..recipes import SCENE_RECIPES, Overrides, override_scenes
 from ..runtime.machine import inspect_machine
 from ..scenes import Scene, SceneData, open_scenes
+from ..scenes.scan import readable
 from ..segment import SegmenterSpec
 from ..tasks import SCENE_TASKS, SceneTask, examples_of
 from . import check_options, require_torch
@@ -106,10 +107,13 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
         torch.set_num_threads(options.threads)
     named = SCENE_NETWORKS[model]
     task = SCENE_TASKS[task_of(named)]
-    found = _open(data, task, options)
-    size = options.size or _own_size(named)
+    size = _own_size(named) if options.size is None else options.size
     if size < 32:
         raise UsageError(f"size {size}: expected 32 pixels or more")
+    if options.width is not None and not options.width > 0:
+        raise UsageError(f"width {options.width:g}: expected more than 0")
+    workers = options.workers if options.workers is not None else min(os.cpu_count() or 1, 8)
+    found = _open(data, task, options, workers)
     pretrained, spec = _with_weights(task.spec_for(named, found, size), options, size)
     rules = task.rules(found)
     recipe = override_scenes(SCENE_RECIPES[task.name], options.overrides)
@@ -136,7 +140,6 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
     network = create_network(spec)
     if pretrained is not None:
         _load_backbone(network, spec, pretrained)
-    workers = options.workers if options.workers is not None else min(os.cpu_count() or 1, 8)
     device = choose_device(options.device)
     windowed = task.windowed(spec)
     examples = examples_of(found.splits["train"], windowed=windowed)
@@ -245,7 +248,8 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
     )
 
 
-def _open(data: str, task: SceneTask, options: SceneOptions) -> SceneData:
+def _open(data: str, task: SceneTask, options: SceneOptions, workers: int) -> SceneData:
+    """The dataset, every picture of it looked at."""
     found = open_scenes(
         data,
         task=task.name,  # pyright: ignore[reportArgumentType] - a task on scenes
@@ -254,6 +258,7 @@ def _open(data: str, task: SceneTask, options: SceneOptions) -> SceneData:
         limit=options.limit,
         skip_bad=options.skip_bad,
     )
+    found = readable(found, workers=workers, skip_bad=options.skip_bad)
     for note in found.notes:
         say(f"{data}: {note}")
     for name in ("train", "val"):
@@ -318,7 +323,8 @@ def _spread(scenes: Sequence[Scene], most: int) -> tuple[Scene, ...]:
 
 
 def _fingerprint(found: SceneData) -> str:
-    """sha256 of the classes and keypoints, and of every split's names, boxes and labels."""
+    """sha256 of the classes and keypoints, and of all that every split's scenes are labelled with
+    (of masks their names)."""
     digest = hashlib.sha256(json.dumps([found.classes, found.keypoints]).encode())
     root = Path(found.source)
     for name, scenes in sorted(found.splits.items()):
@@ -329,4 +335,9 @@ def _fingerprint(found: SceneData) -> str:
             digest.update(f"{inner}\0".encode("utf-8", "surrogateescape"))
             digest.update(scene.boxes.tobytes())
             digest.update(scene.labels.tobytes())
+            digest.update(scene.crowd.tobytes())
+            if scene.keypoints is not None:
+                digest.update(scene.keypoints.tobytes())
+            for segment in scene.segments or ():
+                digest.update(repr(segment).encode())
     return digest.hexdigest()
