@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from mobilenet.benchmark import benchmark
 from mobilenet.checkpoint import load_network, read_model_json, save_model, write_model_json
-from mobilenet.errors import CheckpointError, ExportError, UsageError
+from mobilenet.errors import CheckpointError, ExportError, MobilenetError, UsageError
 from mobilenet.evaluate import evaluate
 from mobilenet.evaluate.scene_model import open_scene_model
 from mobilenet.export import export
@@ -421,3 +422,51 @@ def test_the_gate_of_verify(
     assert stated["comparison"]["agreement"] == 0
     assert (stated["ok"], stated["split"]) == (False, "train")
     assert any("more than 0" in problem for problem in stated["problems"])
+
+
+@pytest.mark.parametrize(
+    "name", ["fcos_mobilenet_v3_small", "lraspp_mobilenet_v3_small", "pose_mobilenet_v3_small"]
+)
+def test_a_network_is_timed_by_its_name_with_its_decoding(name: str) -> None:
+    found = benchmark(name, size=64, width=0.35, runtime=("torch", "engine"), rounds=2, runs=2)
+    assert found.ok
+    assert {timing.runtime for timing in found.results} == {"torch", "engine"}
+    conditions = found.to_json()["conditions"]
+    assert (conditions["model"], conditions["size"], conditions["width"]) == (name, 64, 0.35)
+    assert "decoding of its maps" in conditions["timed"]
+    assert all(timing.median_ms > conditions["decoding_ms"] / 3 for timing in found.results)
+    assert all(timing.max_error < 1e-3 for timing in found.results)
+    assert "decoding alone" in str(found)
+
+
+def test_an_int8_run_and_its_export_are_timed(
+    runs: dict[str, Path], engines: dict[str, Path]
+) -> None:
+    chosen = ("engine", "onnxruntime", "openvino")
+    found = benchmark(str(runs["segment int8"]), precision="int8", runtime=chosen, rounds=1, runs=2)
+    assert {timing.runtime for timing in found.results} == set(chosen)
+    assert all(timing.cosine > 0.7 for timing in found.results)
+    exported = benchmark(str(engines["segment int8"]), runtime=("engine",), rounds=1, runs=2)
+    (timing,) = exported.results
+    assert (timing.configuration, timing.precision) == ("as exported", "int8")
+    assert exported.conditions["artifact_sha256"] == read_artifact(engines["segment int8"]).sha256
+
+
+def test_what_is_not_timed(runs: dict[str, Path], engines: dict[str, Path], tmp_path: Path) -> None:
+    run = str(runs["detect"])
+    for given, why in (
+        ({"precision": "int8", "runtime": ("engine",)}, "mobilenet quantize"),
+        ({"runtime": ("ncnn",)}, "no networks for scenes"),
+        ({"width": 0.5}, "--width"),
+        ({"device": "ssh:nowhere"}, "--device"),
+    ):
+        with pytest.raises(MobilenetError, match=why):
+            benchmark(run, rounds=1, runs=1, **given)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match="takes 64 pixels only"):
+        benchmark(str(engines["detect"]), size=96)
+    # away from its run, only the answers that lie in the folder tell
+    folder = shutil.copytree(engines["keypoints int8"], tmp_path / "out")
+    found = benchmark(str(folder), runtime=("engine",), rounds=1, runs=1)
+    assert found.results[0].max_error == 0
+    with pytest.raises(MobilenetError, match="nothing to compare float32 with"):
+        benchmark(str(folder), precision="float32", runtime=("engine",))
