@@ -383,6 +383,26 @@ def test_verify_finds_what_was_changed(
         assert not (folder / "certificate.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("outputs", "why"),
+    [
+        ([], "first the one"),
+        ([0, 0], "two of the same name"),
+        ([0, {"name": "more", "dtype": "float32", "shape": [0.5]}], "shape"),
+        ([0, {"name": "more", "shape": [1]}], "dtype"),
+        ([0, "more"], "an object for each"),
+    ],
+)
+def test_other_outputs_are_refused(
+    outputs: list[object], why: str, engines: dict[str, Path], tmp_path: Path
+) -> None:
+    contract = read_model_json(engines["detect"])
+    artifact = contract["artifact"]
+    artifact["outputs"] = [artifact["output"] if each == 0 else each for each in outputs]
+    with pytest.raises(CheckpointError, match=why):
+        write_model_json(tmp_path, contract)
+
+
 def test_the_gate_of_verify(
     engines: dict[str, Path],
     runs: dict[str, Path],
