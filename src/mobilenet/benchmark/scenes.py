@@ -20,7 +20,6 @@ from ..export.openvino import openvino_of
 from ..export.qdq import to_qdq
 from ..export.scenes import read_scene_golden
 from ..flat import Card, EngineFile, write_engine
-from ..heads import count_network
 from ..integer import QuantisedProgram
 from ..integer.store import quantised_of
 from ..keypoints import KeypointRules, KeypointSpec
@@ -97,6 +96,8 @@ class SceneSubject:
     def conditions(self) -> dict[str, Any]:
         """What the numbers depend on that is the subject's. `decoding_ms`, the median of a few, is
         of the decoding alone; `found`, how much there was in the first image."""
+        from ..heads import count_network
+
         task, (found, *_) = SCENE_TASKS[task_of(self.spec)], self._found(self.maps)
         cost = count_network(lambda: create_network(self.spec), self.size, self.size)
         return {
