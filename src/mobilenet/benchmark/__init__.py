@@ -13,6 +13,7 @@ from ..runtime.timing import WARM_UP, time_in_turns
 from .contest import Contender, WrongAnswers, enter
 from .on_device import time_on_device
 from .result import Benchmark, Timing, summarise
+from .scenes import SceneSubject, find_scene_subject, for_scenes
 from .subject import TORCH, find_subject
 
 __all__ = ["CAPS", "NAMES", "Benchmark", "Timing", "benchmark"]
@@ -40,7 +41,8 @@ def benchmark(
     """Time a model with several runtimes, in turns, NumPy arrays in and out.
 
     Each runtime runs its best configuration, and its answers are first compared with those of
-    PyTorch in float32 (for an exported folder those that lie in it).
+    PyTorch in float32 (for an exported folder those that lie in it). Of a network for scenes the
+    decoding to boxes, masks or keypoints is timed with it.
 
     Args:
         target: Model name (random weights), run folder or exported folder.
@@ -64,9 +66,12 @@ def benchmark(
         raise UsageError("--cores are those of a --device")
     if device is not None and (runtime not in ((), ("engine",)) or batch != 1):
         raise UsageError("on a device the engine is timed, with one image at a time")
-    subject = find_subject(target, size=size, width=width, batch=batch)
+    find = find_scene_subject if for_scenes(target) else find_subject
+    subject = find(target, size=size, width=width, batch=batch)
     precision = precision or (subject.own.precision if subject.own is not None else "float32")
     if device is not None:
+        if isinstance(subject, SceneSubject):
+            raise UsageError("--device: of classifiers so far; networks for scenes are timed here")
         return time_on_device(
             subject, device, precision=precision, threads=threads, cores=cores, runs=rounds * runs
         )

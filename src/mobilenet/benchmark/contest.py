@@ -1,14 +1,14 @@
 """Who is timed: each runtime in its best configuration, if its answers are right."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import MobilenetError
 from ..runtime import Floats, Precision, Session
 from ..runtime.timing import time_in_turns
-from .subject import Subject
 
 # how far a runtime may be from float32 PyTorch: the largest error of a logit over the largest
 # logit, and where arithmetic is of fewer bits the cosine between all logits. That of int8 finds
@@ -34,12 +34,35 @@ class Contender:
     tried: Mapping[str, float]
 
 
+class Entry(Protocol):
+    """What is timed, of whatever task; see `Subject` and `SceneSubject`."""
+
+    @property
+    def batch(self) -> int: ...
+
+    @property
+    def inputs(self) -> Floats: ...
+
+    @property
+    def expected(self) -> Floats: ...
+
+    def answers(self, session: Session) -> Floats:
+        """What a session answers to the inputs, as `expected` is."""
+        ...
+
+    def configurations(
+        self, runtime: str, precision: Precision
+    ) -> Mapping[str, Callable[[int], Session]]:
+        """The ways in which a runtime may run this, by name, each with so many threads."""
+        ...
+
+
 class WrongAnswers(MobilenetError):
     """A runtime whose answers are so wrong that its time means nothing."""
 
 
 def enter(
-    subject: Subject, runtime: str, *, threads: int, precision: Precision
+    subject: Entry, runtime: str, *, threads: int, precision: Precision
 ) -> tuple[Contender, dict[str, str]]:
     """The fastest of a runtime's configurations, timed for a moment, and why others failed.
 
@@ -65,15 +88,13 @@ def enter(
     return replace(entrants[min(tried, key=tried.__getitem__)], tried=tried), skipped
 
 
-def judge(
-    subject: Subject, session: Session, configuration: str, precision: Precision
-) -> Contender:
+def judge(subject: Entry, session: Session, configuration: str, precision: Precision) -> Contender:
     """A session that has answered the subject's images. Raises WrongAnswers."""
-    found, expected = session.run(session.laid_out(subject.inputs)), subject.expected
+    found, expected = subject.answers(session), subject.expected
     if found.shape != expected.shape:
         raise WrongAnswers(f"shape {found.shape}, expected {expected.shape}")
     if not np.isfinite(found).all():
-        raise WrongAnswers("logits that are no finite numbers")
+        raise WrongAnswers("answers that are no finite numbers")
     error, largest = float(np.abs(found - expected).max()), float(np.abs(expected).max())
     cosine = _cosine(found, expected)
     doubt = None
@@ -81,9 +102,7 @@ def judge(
         if cosine < COSINES[precision]:
             doubt = f"cosine {cosine:.4f} with the reference, expected {COSINES[precision]}"
     elif error > FLOAT32_ERROR * largest:
-        raise WrongAnswers(
-            f"logits differ by up to {error:.3g}, the largest logit being {largest:.3g}"
-        )
+        raise WrongAnswers(f"answers differ by up to {error:.3g}, the largest being {largest:.3g}")
     return Contender(
         session=session,
         configuration=configuration,

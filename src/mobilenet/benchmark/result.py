@@ -135,8 +135,19 @@ def describe_conditions(conditions: Mapping[str, Any]) -> list[str]:
         f"on {machine['cpu']} ({machine['cores']} cores, load {machine['load']}): "
         + " ".join(machine["instruction_sets"]),
         f"{_threads(c['threads'])} {bound} {', '.join(map(str, cores))}; {', '.join(caps)}",
+        *_decoding(c),
         f"weights {c['weights']}",
         f"{c['rounds']} rounds of {c['runs']} runs each in turn, {c['date']}",
+    ]
+
+
+def _decoding(conditions: Mapping[str, Any]) -> list[str]:
+    """Of networks for scenes."""
+    if "timed" not in conditions:
+        return []
+    return [
+        f"timed: {conditions['timed']}; decoding alone, to {conditions['found']} found: "
+        f"{conditions['decoding_ms']:.3f} ms"
     ]
 
 

@@ -97,6 +97,10 @@ class Subject:
         free = {name: data for name, data in self.files.items() if not name.startswith("litert")}
         return replace(other, files=free)
 
+    def answers(self, session: Session) -> Floats:
+        """The logits (batch, classes) of a session for the inputs."""
+        return session.run(session.laid_out(self.inputs))
+
     def configurations(self, runtime: str, precision: Precision) -> Mapping[str, "Opening"]:
         """The ways in which "torch" or one of `RUNTIMES` may run this at `precision`, by name; only
         timing tells which is the best.

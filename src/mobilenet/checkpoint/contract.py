@@ -276,13 +276,30 @@ def _check_artifact(artifact: Section) -> None:
     for several in ("files", "beside"):
         if several in artifact.data:
             _check_files(artifact, several)
-    for end, texts in (("input", ("name", "dtype", "layout")), ("output", ("name",))):
-        tensor = artifact.section(end)
-        for field in texts:
-            tensor.take(field, str)
-        # a free dimension is a name or null
-        if any(type(size) not in (int, str, type(None)) for size in tensor.take("shape", list)):
-            raise tensor.error("shape", "expected integers, or names of free dimensions")
+    _check_tensor(artifact.section("input"), "name", "dtype", "layout")
+    _check_tensor(artifact.section("output"), "name")
+    if "outputs" in artifact.data:  # of a network for scenes, whose first is "output"
+        _check_outputs(artifact)
+
+
+def _check_tensor(tensor: Section, *texts: str) -> None:
+    for field in texts:
+        tensor.take(field, str)
+    # a free dimension is a name or null
+    if any(type(size) not in (int, str, type(None)) for size in tensor.take("shape", list)):
+        raise tensor.error("shape", "expected integers, or names of free dimensions")
+
+
+def _check_outputs(artifact: Section) -> None:
+    outputs = artifact.take("outputs", list)
+    if not outputs or outputs[0] != artifact.data["output"]:
+        raise artifact.error("outputs", 'expected all outputs, first the one stated as "output"')
+    for output in outputs:
+        if not isinstance(output, dict):
+            raise artifact.error("outputs", "expected an object for each")
+        _check_tensor(replace(artifact, data=output), "name", "dtype")
+    if len({output["name"] for output in outputs}) < len(outputs):
+        raise artifact.error("outputs", "two of the same name")
 
 
 def _check_file(section: Section) -> None:

@@ -272,13 +272,16 @@ class _Writer:
         return self.map("GlobalAveragePool", [x.name], 1)
 
     def resize(self, x: _Map, size: int) -> _Map:
-        sizes = self.graph.constant(np.array([size, size], np.int64))
+        # by scales: ONNX Runtime loses sizes where it makes the step one of whole numbers
+        scale = np.float32(size / x.size)
+        if x.size * float(scale) < size:  # the product is rounded down
+            scale = np.nextafter(scale, np.float32(np.inf))
+        scales = self.graph.constant(np.array([1, 1, scale, scale], np.float32))
         attributes: Attributes = {
-            "axes": [2, 3],
             "coordinate_transformation_mode": "half_pixel",
             "mode": "linear",
         }
-        return self.map("Resize", [x.name, "", "", sizes], size, attributes)
+        return self.map("Resize", [x.name, "", scales], size, attributes)
 
 
 class _Graph:

@@ -228,12 +228,14 @@ def _exact(
 
 
 def largest_error(found: Maps, expected: Maps) -> float:
-    """The largest absolute difference of two answers; infinite where they are of other maps."""
+    """The largest absolute difference of two answers, NaN where one is none; infinite where they
+    are of other maps."""
     if found.keys() != expected.keys():
         return float("inf")
     if any(found[name].shape != value.shape for name, value in expected.items()):
         return float("inf")
-    return max(float(np.abs(found[name] - value).max()) for name, value in expected.items())
+    # of an array: NaN is the largest there, and lost by Python's max
+    return float(np.max([np.abs(found[name] - value).max() for name, value in expected.items()]))
 
 
 def _largest(maps: Maps) -> float:

@@ -231,6 +231,8 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
         if batch is not None:
             _, *fixed = model.input(0).partial_shape
             model.reshape([batch, *(size.get_length() for size in fixed)])
+        # compiled, an output also has the names of what was fused into it
+        names = [output.get_any_name() for output in model.outputs]
         compiled = core.compile_model(model, "CPU", settings)
     except (RuntimeError, BadZipFile, KeyError) as error:
         raise CheckpointError(f"openvino cannot open the model: {_brief(error)}") from error
@@ -243,7 +245,7 @@ def open_openvino(data: Data, *, threads: int, precision: Precision, batch: int 
 
     def maps(images: Floats) -> Mapping[str, Floats]:
         answer = request.infer({0: images}, share_inputs=True)
-        return {output.get_any_name(): answer[output] for output in compiled.outputs}
+        return {name: answer[index] for index, name in enumerate(names)}
 
     return Session(
         runtime="openvino",

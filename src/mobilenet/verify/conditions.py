@@ -41,9 +41,13 @@ def broken(stated: Mapping[str, Any], session: Session, source: Path | None) -> 
     if source is not None:
         others.append(("the run has", read_model_json(source)))
     for owner, contract in others:
-        for part in ("labels", "preprocess"):
+        for part in _PARTS:
             if contract.get(part) != stated[part]:
                 yield f"model.json states other {_PARTS[part]} than {owner}"
 
 
-_PARTS = {"labels": "labels, or another order of them,", "preprocess": "preprocessing"}
+_PARTS = {
+    "labels": "labels, or another order of them,",
+    "preprocess": "preprocessing",
+    "decoding": "decoding",
+}
