@@ -10,7 +10,16 @@ from .errors import MissingDependency, UsageError
 from .faces import FaceSpec
 from .keypoints import KeypointSpec
 from .models import MODELS, TABLES, parse_model_name
-from .networks import SCENE_NETWORKS, SceneSpec, create_network, labels_of, rows_of, task_of
+from .networks import (
+    SCENE_NETWORKS,
+    SceneSpec,
+    create_network,
+    labels_of,
+    rows_of,
+    task_of,
+    width_of,
+    with_width,
+)
 from .segment import SegmenterSpec
 
 _FLOAT32 = 4
@@ -220,9 +229,7 @@ def info(
 def _changed(spec: SceneSpec, width: float | None, classes: int | None) -> SceneSpec:
     """Of this width and so many classes: a segmenter's with the background, as its labels are."""
     if width is not None:
-        if spec.backbone is None:
-            raise UsageError(f"--width: {spec.head} has no backbone")
-        spec = replace(spec, backbone=replace(spec.backbone, width=width))
+        spec = with_width(spec, width)
     if classes is None:
         return spec
     if isinstance(spec, KeypointSpec | FaceSpec):
@@ -263,7 +270,7 @@ def _scene_info(
         task=task_of(spec),
         head=spec.head,
         backbone=spec.head if spec.backbone is None else spec.backbone.name,
-        width=1.0 if spec.backbone is None else spec.backbone.width,
+        width=width_of(spec),
         size=size,
         classes=labels_of(spec),
         keypoints=spec.keypoints if isinstance(spec, KeypointSpec) else None,

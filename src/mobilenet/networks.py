@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .architectures import Block, Conv
@@ -140,6 +141,20 @@ def rows_of(spec: Spec) -> tuple[Block | Conv | Row, ...]:
     if isinstance(spec, FaceSpec) and spec.backbone is None:
         return STEM, *ROWS
     return spec.network().blocks
+
+
+def width_of(spec: Spec) -> float:
+    """Its backbone's multiplier of channels, 1 without a backbone."""
+    if isinstance(spec, ModelSpec):
+        return spec.width
+    return 1.0 if spec.backbone is None else spec.backbone.width
+
+
+def with_width(spec: SceneSpec, width: float) -> SceneSpec:
+    """With a backbone of this width. Raises UsageError for a network that has none."""
+    if spec.backbone is None:
+        raise UsageError(f"width {width:g}: {name_of(spec)} has one only")
+    return replace(spec, backbone=replace(spec.backbone, width=width))
 
 
 def create_network(spec: Spec) -> "nn.Module":
