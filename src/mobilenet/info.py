@@ -7,9 +7,19 @@ from typing import Any
 from .cost import Layer, count
 from .detect import DetectorSpec
 from .errors import MissingDependency, UsageError
+from .faces import FaceSpec
 from .keypoints import KeypointSpec
 from .models import MODELS, TABLES, parse_model_name
-from .networks import SCENE_NETWORKS, SceneSpec, create_network, rows_of, task_of
+from .networks import (
+    SCENE_NETWORKS,
+    SceneSpec,
+    create_network,
+    labels_of,
+    rows_of,
+    task_of,
+    width_of,
+    with_width,
+)
 from .segment import SegmenterSpec
 
 _FLOAT32 = 4
@@ -37,6 +47,9 @@ _COUNTED = {
     "multipose_mobilenet_v2": (1_882_326, 500_441_088),
     "multipose_mobilenet_v3_large": (3_085_062, 418_041_728),
     "multipose_mobilenet_v3_small": (1_009_910, 204_681_216),
+    "blazeface": (72_952, 34_140_672),
+    "retinaface_mobilenet_v1_0.25": (426_218, 980_070_400),
+    "retinaface_mobilenet_v2": (2_024_858, 2_913_484_800),
 }
 _HEADER = f"{'input':>11}  {'operator':<22} {'exp':>5} {'#out':>5} {'SE':>4} {'NL':<10} {'s':>2}"
 
@@ -117,7 +130,7 @@ class SceneInfo:
         pixels = self.size
         for row in self.rows:
             lines.append(_row(row, pixels))
-            pixels = -(-pixels // row["stride"])
+            pixels = -(-pixels // row.get("stride", row.get("s", 1)))
         lines += ["", f"taps           {', '.join(self.taps)}"] if self.taps else [""]
         if self.anchors:
             lines.append(f"anchors a cell {', '.join(map(str, self.anchors))}")
@@ -216,10 +229,14 @@ def info(
 def _changed(spec: SceneSpec, width: float | None, classes: int | None) -> SceneSpec:
     """Of this width and so many classes: a segmenter's with the background, as its labels are."""
     if width is not None:
-        spec = replace(spec, backbone=replace(spec.backbone, width=width))
-    if classes is not None and isinstance(spec, KeypointSpec):
-        raise UsageError("--classes: networks for keypoints have one, whatever it is called")
-    return spec if classes is None else replace(spec, classes=classes)
+        spec = with_width(spec, width)
+    if classes is None:
+        return spec
+    if isinstance(spec, KeypointSpec | FaceSpec):
+        raise UsageError(
+            "--classes: networks for keypoints and faces have one, whatever it is called"
+        )
+    return replace(spec, classes=classes)
 
 
 def _scene_info(
@@ -228,7 +245,8 @@ def _scene_info(
     """`counted`: its parameters and multiply-adds, where they are known."""
     own = {"segment": 512, "keypoints": 256}
     if size is None:
-        size = spec.size if isinstance(spec, DetectorSpec) else own[task_of(spec)]
+        fixed = isinstance(spec, DetectorSpec | FaceSpec)
+        size = spec.size if fixed else own[task_of(spec)]
     if size < 32:
         raise UsageError(f"size {size}: expected at least 32 pixels")
     if counted is None:
@@ -244,19 +262,22 @@ def _scene_info(
             taps, anchors, outputs = (), (), {"segments": spec.classes}
         case KeypointSpec():
             taps, anchors, outputs = (), (), spec.outputs
+        case FaceSpec():
+            taps, anchors = (), spec.boxes
+            outputs = {"scores": 1, "boxes": 4, "landmarks": 2 * spec.landmarks}
     return SceneInfo(
         model=name,
         task=task_of(spec),
         head=spec.head,
-        backbone=spec.backbone.name,
-        width=spec.backbone.width,
+        backbone=spec.head if spec.backbone is None else spec.backbone.name,
+        width=width_of(spec),
         size=size,
-        classes=None if isinstance(spec, KeypointSpec) else spec.classes,
+        classes=labels_of(spec),
         keypoints=spec.keypoints if isinstance(spec, KeypointSpec) else None,
         params=counted[0],
         madds=counted[1],
         taps=taps,
-        anchors=anchors if isinstance(spec, DetectorSpec) and spec.anchors else (),
+        anchors=anchors if isinstance(spec, DetectorSpec | FaceSpec) and spec.anchors else (),
         outputs=outputs,
         rows=tuple(asdict(block) for block in rows_of(spec)),
     )
@@ -293,6 +314,8 @@ def _describe(
 
 
 def _row(row: dict[str, Any], pixels: int) -> str:
+    if "kind" not in row:
+        return _blaze_row(row, pixels)
     kernel = f"{row['kernel']}x{row['kernel']}"
     operator = {
         "conv": f"conv {kernel}",
@@ -306,6 +329,15 @@ def _row(row: dict[str, Any], pixels: int) -> str:
         f"{_map(pixels, row['in_channels']):>11}  {operator:<22} {exp:>5} "
         f"{row['out_channels']:>5} {row['squeeze'] or '':>4} {row['activation']:<10} "
         f"{row['stride']:>2}"
+    )
+
+
+def _blaze_row(row: dict[str, Any], pixels: int) -> str:
+    """Of BlazeFace's own table: its input's channels are the output's of the row above."""
+    kind = "conv 5x5" if "k" in row else "BlazeBlock" if "p" not in row else "double BlazeBlock"
+    return (
+        f"{f'{pixels}²':>11}  {kind:<22} {row.get('p', ''):>5} {row['c']:>5} {'':>4} {'RE':<10} "
+        f"{row['s']:>2}"
     )
 
 

@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .architectures import Block
+from .architectures import Block, Conv
 from .detect.rules import DecodeRules
 from .detect.spec import DETECTORS, DetectorSpec, create_detector
 from .errors import UsageError
+from .faces.blaze import ROWS, STEM, Row
+from .faces.rules import FaceRules
+from .faces.spec import FACES, FaceSpec, create_faces
 from .keypoints.rules import KeypointRules
 from .keypoints.spec import POSES, KeypointSpec, create_keypoints
 from .models import MODELS, ModelSpec, create, parse_model_name
@@ -19,13 +23,13 @@ if TYPE_CHECKING:
 
     from .program import Program
 
-Task = Literal["classify", "detect", "segment", "keypoints"]
-SceneSpec = DetectorSpec | SegmenterSpec | KeypointSpec
+Task = Literal["classify", "detect", "segment", "keypoints", "faces"]
+SceneSpec = DetectorSpec | SegmenterSpec | KeypointSpec | FaceSpec
 Spec = ModelSpec | SceneSpec
-Rules = DecodeRules | MaskRules | KeypointRules
+Rules = DecodeRules | MaskRules | KeypointRules | FaceRules
 
-TASKS: tuple[Task, ...] = ("classify", "detect", "segment", "keypoints")
-SCENE_NETWORKS: Mapping[str, SceneSpec] = {**DETECTORS, **SEGMENTERS, **POSES}
+TASKS: tuple[Task, ...] = ("classify", "detect", "segment", "keypoints", "faces")
+SCENE_NETWORKS: Mapping[str, SceneSpec] = {**DETECTORS, **SEGMENTERS, **POSES, **FACES}
 _WRONG = (UsageError, TypeError, ValueError, KeyError, AttributeError, OverflowError)
 
 
@@ -40,6 +44,8 @@ def task_of(spec: Spec) -> Task:
             return "segment"
         case KeypointSpec():
             return "keypoints"
+        case FaceSpec():
+            return "faces"
 
 
 def parse_network_name(name: str) -> Spec:
@@ -62,13 +68,20 @@ def name_of(spec: Spec) -> str:
     """What people call it: its name, or what it is made of where it has none."""
     if isinstance(spec, ModelSpec):
         return spec.name
+    if spec.backbone is None:
+        return spec.head
     for name, known in SCENE_NETWORKS.items():
-        if type(known) is type(spec) and (known.head, known.backbone.name) == (
-            spec.head,
-            spec.backbone.name,
-        ):
-            return name
+        if type(known) is type(spec) and known.backbone is not None:
+            alike = known.head == spec.head and known.backbone.name == spec.backbone.name
+            if alike and _says_width(name, known, spec.backbone.width):
+                return name
     return f"{spec.head} on {spec.backbone.name}"
+
+
+def _says_width(name: str, known: SceneSpec, width: float) -> bool:
+    """Whether a network's name, which may end in its width, fits another width."""
+    assert known.backbone is not None
+    return not name.endswith(f"_{known.backbone.width:g}") or width == known.backbone.width
 
 
 def read_network(task: str, data: Mapping[str, Any]) -> Spec:
@@ -78,6 +91,7 @@ def read_network(task: str, data: Mapping[str, Any]) -> Spec:
         "detect": DetectorSpec,
         "segment": SegmenterSpec,
         "keypoints": KeypointSpec,
+        "faces": FaceSpec,
     }
     try:
         spec = kinds[task].from_dict(dict(data))
@@ -91,7 +105,12 @@ def read_network(task: str, data: Mapping[str, Any]) -> Spec:
 def read_rules(task: str, data: Mapping[str, Any]) -> Rules:
     """How the answers of a network for scenes become what is found, of which `data` is the
     `to_dict`. Raises UsageError for any other."""
-    kinds = {"detect": DecodeRules, "segment": MaskRules, "keypoints": KeypointRules}
+    kinds = {
+        "detect": DecodeRules,
+        "segment": MaskRules,
+        "keypoints": KeypointRules,
+        "faces": FaceRules,
+    }
     try:
         rules = kinds[task].from_dict(dict(data))
         if _text(rules.to_dict()) != _text(data):
@@ -108,12 +127,34 @@ def _text(data: Mapping[str, Any]) -> str:
 
 def labels_of(spec: Spec) -> int | None:
     """How many labels a network's model.json has; None: as many as were trained with."""
-    return None if isinstance(spec, KeypointSpec) else spec.classes
+    match spec:
+        case KeypointSpec():
+            return None
+        case FaceSpec():
+            return 1
+        case _:
+            return spec.classes
 
 
-def rows_of(spec: Spec) -> tuple[Block, ...]:
-    """The rows of its backbone."""
+def rows_of(spec: Spec) -> tuple[Block | Conv | Row, ...]:
+    """The rows of its backbone; of BlazeFace, which has none, those of its own table."""
+    if isinstance(spec, FaceSpec) and spec.backbone is None:
+        return STEM, *ROWS
     return spec.network().blocks
+
+
+def width_of(spec: Spec) -> float:
+    """Its backbone's multiplier of channels, 1 without a backbone."""
+    if isinstance(spec, ModelSpec):
+        return spec.width
+    return 1.0 if spec.backbone is None else spec.backbone.width
+
+
+def with_width(spec: SceneSpec, width: float) -> SceneSpec:
+    """With a backbone of this width. Raises UsageError for a network that has none."""
+    if spec.backbone is None:
+        raise UsageError(f"width {width:g}: {name_of(spec)} has one only")
+    return replace(spec, backbone=replace(spec.backbone, width=width))
 
 
 def create_network(spec: Spec) -> "nn.Module":
@@ -127,6 +168,8 @@ def create_network(spec: Spec) -> "nn.Module":
             return create_segmenter(spec)
         case KeypointSpec():
             return create_keypoints(spec)
+        case FaceSpec():
+            return create_faces(spec)
 
 
 def answers(network: "nn.Module", images: "Tensor") -> "dict[str, Tensor]":
@@ -142,6 +185,8 @@ def network_program(network: "nn.Module") -> "Program":
     from .classify import Classifier
     from .detect.model import Detector
     from .detect.program import detector_program
+    from .faces.model import FaceDetector
+    from .faces.program import face_program
     from .keypoints.model import KeypointNetwork
     from .keypoints.program import keypoint_program
     from .program import program_of
@@ -157,5 +202,7 @@ def network_program(network: "nn.Module") -> "Program":
             return segment_program(network)
         case KeypointNetwork():
             return keypoint_program(network)
+        case FaceDetector():
+            return face_program(network)
         case _:
             raise UsageError(f"{type(network).__name__}: no network of this package")

@@ -19,6 +19,7 @@ from ..export.onnx import onnx_of_maps
 from ..export.openvino import openvino_of
 from ..export.qdq import to_qdq
 from ..export.scenes import read_scene_golden
+from ..faces import RULES, FaceSpec
 from ..flat import Card, EngineFile, write_engine
 from ..integer import QuantisedProgram
 from ..integer.store import quantised_of
@@ -35,6 +36,8 @@ from ..networks import (
     network_program,
     read_rules,
     task_of,
+    width_of,
+    with_width,
 )
 from ..program import Program
 from ..runtime import (
@@ -103,7 +106,7 @@ class SceneSubject:
         return {
             "model": name_of(self.spec),
             "task": task_of(self.spec),
-            "width": self.spec.backbone.width,
+            "width": width_of(self.spec),
             "size": self.size,
             "classes": len(self.labels),
             "batch": self.batch,
@@ -344,8 +347,9 @@ def find_scene_subject(
 def _from_name(name: str, *, size: int | None, width: float | None, batch: int) -> SceneSubject:
     spec = SCENE_NETWORKS[name]
     if width is not None:
-        spec = replace(spec, backbone=replace(spec.backbone, width=width))
-    pixels = size or (spec.size if isinstance(spec, DetectorSpec) else SIZES[task_of(spec)])
+        spec = with_width(spec, width)
+    own = isinstance(spec, DetectorSpec | FaceSpec)
+    pixels = size or (spec.size if own else SIZES[task_of(spec)])
     network = random_scene_network(spec, pixels)
     inputs = _noise(batch, pixels)
     maps = _maps(network, inputs)
@@ -379,6 +383,8 @@ def _default_rules(spec: SceneSpec) -> Rules:
                 flipped=COCO_FLIPPED,
                 sigmas=COCO_SIGMAS,
             )
+        case FaceSpec():
+            return RULES[spec.head]
         case _:
             return MaskRules()
 

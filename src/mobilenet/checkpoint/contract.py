@@ -20,7 +20,7 @@ WEIGHTS_FILE = "model.safetensors"
 FORMAT = "mobilenet"
 VERSION = 1
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
-TASKS = ("classify", "detect", "segment", "keypoints")
+TASKS = ("classify", "detect", "segment", "keypoints", "faces")
 SOFTMAX = {"activation": "softmax"}  # a classifier's decoding
 
 _LIMIT = 4 << 20  # bytes; labels for 20,000 classes take less than one MB
@@ -149,7 +149,9 @@ def read_network_spec(description: Mapping[str, Any]) -> "Spec":
 
 
 def _rows(spec: "Spec") -> list[dict[str, Any]]:
-    return [asdict(block) for block in spec.network().blocks]
+    from ..networks import rows_of
+
+    return [asdict(row) for row in rows_of(spec)]
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

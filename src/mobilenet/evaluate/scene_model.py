@@ -11,6 +11,7 @@ from PIL import Image
 from ..checkpoint import LoadedNetwork, load_network, read_model_json
 from ..checkpoint.contract import read_network_spec
 from ..errors import CheckpointError, MissingEngine, UsageError
+from ..faces import FaceSpec
 from ..flat import Card, EngineFile, write_engine
 from ..integer import QuantisedProgram
 from ..keypoints import KeypointSpec
@@ -85,6 +86,11 @@ def open_scene_model(
         raise CheckpointError(
             f"{folder / 'model.json'}: decoding names {len(named)} keypoints and labels "
             f"{contract['labels']}, but the network answers {spec.keypoints} keypoints of one label"
+        )
+    if isinstance(spec, FaceSpec) and len(named) not in (0, spec.landmarks):
+        raise CheckpointError(
+            f"{folder / 'model.json'}: decoding names {len(named)} landmarks, but the network "
+            f"answers {spec.landmarks}"
         )
     try:
         preprocess = Preprocess.from_dict(contract["preprocess"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, UsageError
+from ..faces import FaceRules
 from ..preprocess import ImageError, normalise
 from ..progress import say, track
 from ..scenes import SceneData, open_scenes
@@ -125,7 +126,8 @@ def open_scene_split(
 
 
 def check_classes(model: SceneModel, found: SceneData) -> None:
-    """Raise DataError where a dataset's classes, or keypoints, are not the model's."""
+    """Raise DataError where a dataset's classes, or keypoints, are not the model's; a detector of
+    faces may be measured on faces without landmarks."""
     labels = model.task.labels(found)
     if labels != model.labels:
         raise DataError(
@@ -133,6 +135,8 @@ def check_classes(model: SceneModel, found: SceneData) -> None:
             f"{_listed(model.labels)}; name and order them alike"
         )
     mine = getattr(model.rules, "names", ())
+    if isinstance(model.rules, FaceRules) and not found.keypoints:
+        return
     if tuple(mine) != tuple(found.keypoints if mine else ()):
         raise DataError(
             f"{found.source}: its keypoints are {_listed(found.keypoints)}, but {model.name} was "

@@ -7,12 +7,15 @@ from .decode import LANDMARKS, Faces, blend, decode_faces, suppress
 from .embedding import EmbeddingSpec, create_embedding, embedding_program, normalise
 from .metric import (
     HEIGHTS,
+    JudgedFaces,
     WiderScore,
     box_side,
     height_subset,
     interocular,
+    judge_faces,
     landmark_error,
     pair_faces,
+    score_faces,
     wider_scores,
 )
 from .program import face_program
@@ -24,6 +27,7 @@ from .spec import (
     SIX_FLIPPED,
     SIX_LANDMARKS,
     FaceSpec,
+    blazeface_anchors,
     create_faces,
 )
 from .verification import Roc, Verification, cosine_similarity, roc, tar_at_far, verify_pairs
@@ -42,10 +46,12 @@ __all__ = [
     "FaceRules",
     "FaceSpec",
     "Faces",
+    "JudgedFaces",
     "Roc",
     "Verification",
     "WiderScore",
     "align_face",
+    "blazeface_anchors",
     "blend",
     "box_side",
     "cosine_similarity",
@@ -59,10 +65,12 @@ __all__ = [
     "face_program",
     "height_subset",
     "interocular",
+    "judge_faces",
     "landmark_error",
     "normalise",
     "pair_faces",
     "roc",
+    "score_faces",
     "similarity",
     "suppress",
     "tar_at_far",

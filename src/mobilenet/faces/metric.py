@@ -40,6 +40,29 @@ def height_subset(truths: Sequence[Truth], least: float) -> list[Bools]:
     return [np.asarray(each.boxes[:, 3] - each.boxes[:, 1] >= least, bool) for each in truths]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JudgedFaces:
+    """What was found in one picture, held against its faces: the scores (N,), which of them are
+    `proposals`, neither right nor wrong otherwise, and which are right; how many `faces` count."""
+
+    scores: Doubles
+    proposals: Bools
+    hits: Bools
+    faces: int
+
+
+def judge_faces(boxes: Floats, counted: Bools, found: Faces) -> JudgedFaces:
+    """For `score_faces`: true boxes (N, 4), which of them (N,) count, and what was found."""
+    order = np.argsort(-found.scores, kind="stable")
+    proposals, hits = _picture(boxes, counted, found.boxes[order])
+    return JudgedFaces(
+        scores=found.scores[order].astype(np.float64),
+        proposals=proposals,
+        hits=hits,
+        faces=int(counted.sum()),
+    )
+
+
 def wider_scores(
     truths: Sequence[Truth], found: Sequence[Faces], *, subset: Sequence[Bools] | None = None
 ) -> WiderScore:
@@ -57,11 +80,7 @@ def wider_scores(
             f"{len(truths)} pictures labelled, {len(found)} found, subset of "
             f"{len(truths if subset is None else subset)}: expected as many"
         )
-    every = np.concatenate([np.zeros(0), *(each.scores for each in found)]).astype(np.float64)
-    low, span = (every.min(), np.ptp(every)) if every.size else (0.0, 0.0)
-    levels = 1 - np.arange(1, THRESHOLDS + 1) / THRESHOLDS
-    proposed, right = np.zeros(THRESHOLDS), np.zeros(THRESHOLDS)
-    total = 0
+    judged = []
     for index, (truth, own) in enumerate(zip(truths, found, strict=True)):
         counted = ~np.asarray(truth.crowd, bool)
         if subset is not None:
@@ -70,19 +89,28 @@ def wider_scores(
                     f"picture {index}: {len(counted)} faces, subset of {len(subset[index])}"
                 )
             counted &= np.asarray(subset[index], bool)
-        total += int(counted.sum())
-        order = np.argsort(-own.scores, kind="stable")
-        proposals, hits = _picture(truth.boxes, counted, own.boxes[order])
-        scores = own.scores[order].astype(np.float64)
-        scores = (scores - low) / span if span else np.ones(len(scores))
-        above = np.searchsorted(-scores, -levels, side="right")  # how many are at least as sure
-        proposed += np.concatenate([[0], proposals.cumsum()])[above]
-        right += np.concatenate([[0], hits.cumsum()])[above]
+        judged.append(judge_faces(truth.boxes, counted, own))
+    return score_faces(judged)
+
+
+def score_faces(judged: Sequence[JudgedFaces]) -> WiderScore:
+    """As `wider_scores`, of pictures that were judged one by one."""
+    total = sum(each.faces for each in judged)
     if total == 0:
         nothing = np.full(THRESHOLDS, np.nan)
         return WiderScore(
-            ap=float("nan"), precision=nothing, recall=nothing, faces=0, pictures=len(truths)
+            ap=float("nan"), precision=nothing, recall=nothing, faces=0, pictures=len(judged)
         )
+    scores = np.concatenate([each.scores for each in judged])
+    order = np.argsort(-scores, kind="stable")
+    low, span = (scores.min(), np.ptp(scores)) if scores.size else (0.0, 0.0)
+    stretched = (scores[order] - low) / span if span else np.ones(len(scores))
+    levels = 1 - np.arange(1, THRESHOLDS + 1) / THRESHOLDS
+    above = np.searchsorted(-stretched, -levels, side="right")  # how many are at least as sure
+    proposals = np.concatenate([each.proposals for each in judged])[order]
+    hits = np.concatenate([each.hits for each in judged])[order]
+    proposed = np.concatenate([[0], proposals.cumsum()])[above].astype(np.float64)
+    right = np.concatenate([[0], hits.cumsum()])[above].astype(np.float64)
     precision = np.divide(right, proposed, out=np.zeros(THRESHOLDS), where=proposed > 0)
     recall = right / total
     return WiderScore(
@@ -90,7 +118,7 @@ def wider_scores(
         precision=precision,
         recall=recall,
         faces=total,
-        pictures=len(truths),
+        pictures=len(judged),
     )
 
 

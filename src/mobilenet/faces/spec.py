@@ -67,11 +67,11 @@ class FaceSpec:
     def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise UsageError(f"head {self.head!r}: expected one of {HEADS}")
-        if self.size < 32 or self.size % 16:
+        if type(self.size) is not int or self.size < 32 or self.size % 16:
             raise UsageError(f"size {self.size!r}: expected a multiple of 16 from 32")
-        if self.landmarks < 1:
+        if type(self.landmarks) is not int or self.landmarks < 1:
             raise UsageError(f"landmarks {self.landmarks!r}: expected at least 1")
-        if self.filters < 64 or self.filters % 64:
+        if type(self.filters) is not int or self.filters < 64 or self.filters % 64:
             raise UsageError(f"filters {self.filters!r}: expected a multiple of 64")
         if (self.backbone is None) != (self.head == "blazeface"):
             raise UsageError(

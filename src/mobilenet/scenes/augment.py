@@ -98,6 +98,22 @@ def iou_crop(sample: Sample, rng: np.random.Generator) -> Sample:
     return sample
 
 
+def square_crop(sample: Sample, rng: np.random.Generator) -> Sample:
+    """RetinaFace's random crop (arXiv 1905.00641, 4.1): a square of 0.3 to 1 of the shorter side in
+    which the middle of some object is, if there are any. Objects whose middle is outside become
+    crowd. Where no square fits, the sample is left as it is."""
+    width, height = sample.size
+    for _ in range(_TRIES):
+        side = max(int(min(width, height) * rng.uniform(0.3, 1.0)), 1)
+        left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+        box = (left, top, left + side, top + side)
+        centres = (sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2
+        inside = (centres > box[:2]).all(1) & (centres < box[2:]).all(1)
+        if sample.crowd.all() or (inside & ~sample.crowd).any():
+            return crop(replace(sample, crowd=sample.crowd | ~inside), box)
+    return sample
+
+
 def jitter_scale(
     sample: Sample,
     width: int,

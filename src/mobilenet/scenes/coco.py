@@ -26,7 +26,12 @@ from .segments import Segment, checked_runs, from_text
 ROBOFLOW = "_annotations.coco.json"
 _FOREIGN = ("captions", "panoptic", "stuff", "image_info")
 _LARGEST = 1e12  # px²: no picture has more
-_PREFIX = {"detect": "instances", "segment": "instances", "keypoints": "person_keypoints"}
+_PREFIX = {
+    "detect": "instances",
+    "segment": "instances",
+    "keypoints": "person_keypoints",
+    "faces": "instances",
+}
 
 
 def is_coco(root: Path) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from ..data.splits import SPLITS, choose, hold_out
 from ..errors import DataError, UsageError
 from .coco import is_coco, list_coco
+from .faces import only_faces
 from .marks import Defects, Found
 from .masks import is_masks, list_masks
 from .scene import Scene, SceneData
@@ -16,9 +17,9 @@ from .voc import list_voc, voc_root
 from .wider import is_wider, list_wider
 from .yolo import is_yolo, list_yolo
 
-Task = Literal["detect", "segment", "keypoints"]
+Task = Literal["detect", "segment", "keypoints", "faces"]
 
-TASKS: tuple[Task, ...] = ("detect", "segment", "keypoints")
+TASKS: tuple[Task, ...] = ("detect", "segment", "keypoints", "faces")
 _EXPECTED = (
     "expected COCO (annotations/instances_train.json, or train/_annotations.coco.json), Pascal VOC "
     "(JPEGImages, Annotations), YOLO (data.yaml, or images, labels and classes.txt), WIDER FACE "
@@ -39,8 +40,9 @@ def open_scenes(
 
     Headers of pictures are read, to check their sizes. `task` chooses among the files of a
     dataset that has several (COCO's instances or person_keypoints, VOC's Main or Segmentation), and
-    what each scene must have: "segment" a mask or segments, "keypoints" named keypoints. Without a
-    val split, `val_fraction` of train is held out by a hash of (seed, file name). `limit` keeps so
+    what each scene must have: "segment" a mask or segments, "keypoints" named keypoints. "faces"
+    keeps the class of faces with the landmarks that are labelled anywhere, if any. Without a val
+    split, `val_fraction` of train is held out by a hash of (seed, file name). `limit` keeps so
     many pictures of every split. `skip_bad` leaves out what is wrong, and says so in the notes.
     Raises DataError where there are no scenes, and for defects: the first ten with file and line.
     """
@@ -55,7 +57,10 @@ def open_scenes(
     found = list_scenes(path, defects, task)
     if not found.classes:
         raise DataError(f"{source}: {found.kind} without a class; label at least one object")
-    notes = [*found.notes, *defects.settle(skip_bad=skip_bad)]
+    settled = defects.settle(skip_bad=skip_bad)
+    if task == "faces":
+        found = only_faces(found, str(source))
+    notes = [*found.notes, *settled]
     _check_task(found, source, task)
     splits = _finish(found, path, seed, val_fraction, limit, notes)
     return SceneData(

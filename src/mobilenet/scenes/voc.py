@@ -20,7 +20,7 @@ CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 )
-_SETS = {"detect": "Main", "segment": "Segmentation", "keypoints": "Main"}
+_SETS = {"detect": "Main", "segment": "Segmentation", "keypoints": "Main", "faces": "Main"}
 _LISTS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 
 

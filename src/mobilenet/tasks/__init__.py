@@ -1,4 +1,4 @@
-"""Tasks on scenes: what detection, segmentation and poses do differently in every verb.
+"""Tasks on scenes: what detection, segmentation, poses and faces do differently in every verb.
 
 Nothing here imports torch but the losses.
 """
@@ -6,6 +6,7 @@ Nothing here imports torch but the losses.
 from collections.abc import Mapping
 
 from .detect import DETECT
+from .faces import FACES
 from .keypoints import KEYPOINTS
 from .reading import Example, examples_of, read_examples
 from .segment import SEGMENT
@@ -15,6 +16,7 @@ SCENE_TASKS: Mapping[str, SceneTask] = {
     "detect": DETECT,
     "segment": SEGMENT,
     "keypoints": KEYPOINTS,
+    "faces": FACES,
 }
 
 __all__ = [

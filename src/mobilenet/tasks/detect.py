@@ -98,7 +98,7 @@ class _Detect:
     def labels(self, data: SceneData) -> tuple[str, ...]:
         return data.classes
 
-    def rules(self, data: SceneData) -> DecodeRules:
+    def rules(self, spec: SceneSpec, data: SceneData) -> DecodeRules:
         return DecodeRules()
 
     def windowed(self, spec: SceneSpec) -> bool:

@@ -87,7 +87,7 @@ class _Keypoints:
     def labels(self, data: SceneData) -> tuple[str, ...]:
         return data.classes
 
-    def rules(self, data: SceneData) -> KeypointRules:
+    def rules(self, spec: SceneSpec, data: SceneData) -> KeypointRules:
         return KeypointRules(
             names=data.keypoints,
             skeleton=tuple((first, second) for first, second in data.skeleton),

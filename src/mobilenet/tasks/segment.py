@@ -82,7 +82,7 @@ class _Segment:
     def labels(self, data: SceneData) -> tuple[str, ...]:
         return (BACKGROUND, *data.classes)
 
-    def rules(self, data: SceneData) -> MaskRules:
+    def rules(self, spec: SceneSpec, data: SceneData) -> MaskRules:
         return MaskRules()
 
     def windowed(self, spec: SceneSpec) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Maps = Mapping[str, Floats]
-Found = Any  # a task's own: Detections, a mask uint8 (H, W), People
+Found = Any  # a task's own: Detections, a mask uint8 (H, W), People, Faces
 Size = tuple[int, int]  # width, height
 
 
@@ -104,7 +104,7 @@ class SceneTask(Protocol):
         """The names in model.json."""
         ...
 
-    def rules(self, data: SceneData) -> Rules:
+    def rules(self, spec: SceneSpec, data: SceneData) -> Rules:
         """How what the network answers becomes what is found."""
         ...
 

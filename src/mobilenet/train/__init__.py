@@ -90,7 +90,7 @@ def train(
 
     A network's name decides the task: mobilenet_v2 names what a picture shows,
     ssdlite_mobilenet_v2 finds objects, lraspp_mobilenet_v2 their pixels, pose_mobilenet_v2 a
-    figure's keypoints; `mobilenet info` lists all.
+    figure's keypoints, blazeface faces with their landmarks; `mobilenet info` lists all.
     Ctrl-C, a crash or kill -9 lose at most half a minute: run the same command with --resume.
     Raises UsageError, DataError (pictures that cannot be read are named first), WeightsError,
     CheckpointError, TrainingError.

@@ -18,6 +18,7 @@ from ..errors import CheckpointError, DataError, UsageError
 from ..evaluate.model import Device, choose_device
 from ..evaluate.scene_model import SceneModel, open_scene_model, torch_maps
 from ..evaluate.scenes import SceneEvaluation, measure_scenes
+from ..faces import FaceSpec
 from ..layers import folded
 from ..networks import SCENE_NETWORKS, SceneSpec, create_network, name_of, task_of
 from ..preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -37,7 +38,7 @@ from .scene_loop import Measure, SceneSettings, SceneTrainer
 if TYPE_CHECKING:
     from ..weights import Pretrained
 
-SIZES = {"segment": 512, "keypoints": 256}  # a detector's is its own
+SIZES = {"segment": 512, "keypoints": 256}  # a detector's, of objects or faces, is its own
 _VALIDATED = 200  # pictures between epochs
 _BATCH = 8
 
@@ -115,7 +116,7 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
     workers = options.workers if options.workers is not None else min(os.cpu_count() or 1, 8)
     found = _open(data, task, options, workers)
     pretrained, spec = _with_weights(task.spec_for(named, found, size), options, size)
-    rules = task.rules(found)
+    rules = task.rules(spec, found)
     recipe = override_scenes(SCENE_RECIPES[task.name], options.overrides)
     if pretrained is None:
         recipe = replace(recipe, frozen=None, backbone_rate=1.0)
@@ -271,7 +272,8 @@ def _open(data: str, task: SceneTask, options: SceneOptions, workers: int) -> Sc
 
 
 def _own_size(named: SceneSpec) -> int:
-    return named.size if isinstance(named, DetectorSpec) else SIZES[task_of(named)]
+    own = isinstance(named, DetectorSpec | FaceSpec)
+    return named.size if own else SIZES[task_of(named)]
 
 
 def _with_weights(
@@ -280,6 +282,13 @@ def _with_weights(
     """The backbone's weights, and the network with their padding, epsilon and width rule."""
     from ..weights import load_pretrained
 
+    if spec.backbone is None:
+        if options.width is not None or options.weights not in ("none", "imagenet"):
+            raise UsageError(
+                f"--width, --weights FILE: {name_of(spec)} has no backbone to take them"
+            )
+        say(f"weights: there are none for {name_of(spec)}; it begins at random")
+        return None, spec
     backbone = replace(spec.backbone, width=options.width or spec.backbone.width)
     if options.weights == "none":
         return None, replace(spec, backbone=backbone)
