@@ -18,6 +18,9 @@ from .models import parse_model_name
 from .progress import say
 from .runtime.engine import instruction_set, instruction_sets
 from .runtime.machine import Machine, inspect_machine
+from .scenes.opening import is_scenes
+from .scenes.survey import Survey, lines_of, survey
+from .scenes.survey import advise as advise_scenes
 from .targets import TargetReport, check_target, describe
 
 FEW = 20  # pictures of a class below which its accuracy is mostly luck
@@ -96,13 +99,14 @@ class MachineReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport:
-    """One of `data`, `machine` and `target`. `ok` is False where pictures cannot be read: exit
-    code 1. `advice`: what to do, most important first."""
+    """One of `data`, `scenes`, `machine` and `target`. `ok` is False where pictures cannot be read,
+    or labels are wrong: exit code 1. `advice`: what to do, most important first."""
 
     ok: bool
     advice: tuple[str, ...]
     data: ScanReport | None = None
     machine: MachineReport | None = None
+    scenes: Survey | None = None
     target: TargetReport | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -111,11 +115,12 @@ class DoctorReport:
 
     def __str__(self) -> str:
         lines = _data_lines(self.data) if self.data is not None else []
+        lines += _scene_lines(self.scenes) if self.scenes is not None else []
         lines += _machine_lines(self.machine) if self.machine is not None else []
         lines += describe(self.target) if self.target is not None else []
         if self.advice:
             lines += ["", "advice", *(f"  - {line}" for line in self.advice)]
-        elif self.data is not None:
+        elif self.data is not None or self.scenes is not None:
             lines += ["", "nothing to mend"]
         return "\n".join(lines)
 
@@ -139,7 +144,8 @@ def doctor(
     model that is unknown.
 
     Args:
-        data: Dataset: a folder, a manifest or a known name; without it the machine is described.
+        data: Dataset: a folder, a manifest or a known name, or labelled scenes; without it the
+            machine is described.
         seed: Decides which pictures a val split holds where the data has none, as in training.
         val_fraction: Share of each class in that split.
         workers: Threads that read pictures.
@@ -151,6 +157,9 @@ def doctor(
         return _check_target(data, target, model, width)
     if data is None:
         return DoctorReport(ok=True, advice=(), machine=_inspect())
+    if is_scenes(data):
+        found = survey(data, seed=seed, val_fraction=val_fraction, workers=workers)
+        return DoctorReport(ok=found.ok, advice=tuple(advise_scenes(found)), scenes=found)
     dataset = open_dataset(data, seed=seed, val_fraction=val_fraction)
     say(f"{data}: {dataset.kind}, {len(dataset.classes)} classes")
     report = scan(dataset, workers=workers)
@@ -248,6 +257,17 @@ def _data_lines(report: ScanReport) -> list[str]:
     lines += _section("the same picture in several", groups)
     lines += _section("ignored", [f"{file.path}: {file.reason}" for file in report.ignored])
     return lines
+
+
+def _scene_lines(found: Survey) -> list[str]:
+    unreadable = [f"{bad.path}: {bad.reason}" for bad in found.unreadable]
+    copies = [", ".join(f"{path} ({split})" for path, split in copy.files) for copy in found.copies]
+    return [
+        *lines_of(found),
+        *_section("defects", list(found.defects)),
+        *_section("unreadable", unreadable),
+        *_section("the same picture in several splits", copies),
+    ]
 
 
 def _machine_lines(report: MachineReport) -> list[str]:

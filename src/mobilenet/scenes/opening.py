@@ -19,7 +19,7 @@ from .yolo import is_yolo, list_yolo
 
 Task = Literal["detect", "segment", "keypoints", "faces"]
 
-TASKS = ("detect", "segment", "keypoints", "faces")
+TASKS: tuple[Task, ...] = ("detect", "segment", "keypoints", "faces")
 _EXPECTED = (
     "expected COCO (annotations/instances_train.json, or train/_annotations.coco.json), Pascal VOC "
     "(JPEGImages, Annotations), YOLO (data.yaml, or images, labels and classes.txt), WIDER FACE "
@@ -54,7 +54,7 @@ def open_scenes(
         raise UsageError(f"limit {limit}: expected at least one picture")
     path = Path(source).expanduser()
     defects = Defects(str(source))
-    found = _list(path, defects, task)
+    found = list_scenes(path, defects, task)
     if not found.classes:
         raise DataError(f"{source}: {found.kind} without a class; label at least one object")
     settled = defects.settle(skip_bad=skip_bad)
@@ -75,7 +75,11 @@ def open_scenes(
     )
 
 
-def _list(path: Path, defects: Defects, task: Task) -> Found:
+def list_scenes(path: Path, defects: Defects, task: Task) -> Found:
+    """What the files say, of whichever format they are; what is wrong goes to `defects`.
+
+    Raises DataError where there are no scenes.
+    """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; {_EXPECTED}")
     if path.is_file():
@@ -97,6 +101,15 @@ def _list(path: Path, defects: Defects, task: Task) -> Found:
     if is_masks(path):
         return list_masks(path, defects)
     raise DataError(f"{path}: no labelled scenes; {_EXPECTED}")
+
+
+def is_scenes(source: str) -> bool:
+    """Whether a path looks like labelled scenes, not like a classifier's dataset."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path.suffix.lower() in (".json", ".yaml", ".yml")
+    kinds = (voc_root, is_coco, is_wider, is_yolo, is_masks)
+    return path.is_dir() and any(bool(kind(path)) for kind in kinds)
 
 
 def _check_task(found: Found, source: str | Path, task: Task) -> None:
