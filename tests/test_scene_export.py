@@ -105,7 +105,7 @@ def make_run(run: Path, task: str, data: Path, *, int8: bool) -> Path:
         network.state_dict(),
         preprocess=Preprocess(size=SIZE, resize_mode="stretch").to_dict(),
         labels=kind.labels(found),
-        rules=kind.rules(found),
+        rules=kind.rules(spec, found),
         provenance={"options": {"seed": 0}, "data": {"val_fraction": 0.1}},
         quantised=quantised,
     )

@@ -205,6 +205,20 @@ def test_predict_names_landmarks_and_draws_them(run: Path, faces: Path, tmp_path
     assert changed.mean() > 0.02
 
 
+def test_an_exported_file_finds_the_same_faces(run: Path, faces: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    mobilenet.export(str(run), to="onnx", out=folder)
+    picture = Image.open(open_scenes(faces, task="faces").splits["val"][0].image)
+    own = open_scene_model(run, threads=1, device="cpu")
+    file = open_scene_model(folder, threads=1, device="cpu")
+    assert file.rules == own.rules
+    one, other = own.find(picture), file.find(picture)
+    assert len(one.scores)
+    np.testing.assert_allclose(other.boxes, one.boxes, atol=0.01)
+    np.testing.assert_allclose(other.landmarks, one.landmarks, atol=0.01)
+    assert TASK.agreement(one, other)[0] == TASK.agreement(one, other)[1]
+
+
 # ------------------------------------------------------------------------------------------ data
 
 

@@ -102,7 +102,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
             network.state_dict(),
             preprocess=Preprocess(size=SIZE, resize_mode="stretch").to_dict(),
             labels=kind.labels(found),
-            rules=kind.rules(found),
+            rules=kind.rules(spec, found),
             provenance={"options": {"seed": 0}, "data": {"val_fraction": 0.1}},
         )
     return made

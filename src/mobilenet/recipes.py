@@ -275,7 +275,7 @@ SCENE_RECIPES: dict[str, SceneRecipe] = {
     "detect": SceneRecipe(lr=2e-3),
     "segment": SceneRecipe(lr=2e-3),
     "keypoints": SceneRecipe(lr=2e-3),
-    "faces": SceneRecipe(lr=2e-3, small=0.0),  # anchors are in pixels, and faces small already
+    "faces": SceneRecipe(lr=5e-3, small=0.0),  # anchors are in pixels, and faces small already
 }
 _SCENE_OVERRIDES = ("lr", "weight_decay", "batch_size", "ema")
 

@@ -29,6 +29,7 @@ from ..progress import say
 from ..recipes import SceneRecipe
 from ..scenes.fit import fit_sample
 from ..tasks import Example, SceneTask
+from ..tasks.reading import AROUND
 from .features import Interrupted
 from .interrupt import PoliteStop
 from .log import Bar, MetricsLog
@@ -37,6 +38,7 @@ from .optimizer import restore_optimizer
 
 MEASURED = 0.1  # of the time, at most, goes into validation between epochs
 _AHEAD = 2  # batches
+_AROUND = (1.1, 1.6)  # sides of windows around single figures, varied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +225,7 @@ class SceneTrainer:
             index, side = plan
             rng = sample_rng(settings.seed, here.epoch, index)
             example = self.examples[index]
-            around = 1.25 if example.person is None else float(rng.uniform(1.1, 1.6))
+            around = float(rng.uniform(*_AROUND)) if example.person is not None else AROUND
             try:
                 sample = example.read(mask=self.task.mask, around=around)
                 varied = self.task.vary(sample, rng, side, self.rules)
