@@ -464,13 +464,13 @@ def test_a_run_is_exported_and_proved(
 
 
 def test_the_file_says_how_pictures_are_prepared(small_run: Path) -> None:
-    from mobilenet.export.engine import _card
+    from mobilenet.export.engine import card_of
 
     contract = read_model_json(small_run)
-    stretched = _card(contract, keras(96))
+    stretched = card_of(contract, keras(96))
     assert (stretched.resize, stretched.filter, stretched.mean) == (0, 0, (0.5, 0.5, 0.5))
-    assert (_card(contract, timm(96)).resize, _card(contract, timm(96)).filter) == (109, 1)
-    assert _card(contract, slim(96)).resize == UNSUPPORTED_RESIZE
+    assert (card_of(contract, timm(96)).resize, card_of(contract, timm(96)).filter) == (109, 1)
+    assert card_of(contract, slim(96)).resize == UNSUPPORTED_RESIZE
 
 
 @pytest.mark.usefixtures("no_engine")

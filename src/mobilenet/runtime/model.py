@@ -93,6 +93,8 @@ def load(folder: str | Path, *, runtime: str | None = None, threads: int | None 
     except UsageError as error:
         raise CheckpointError(f"{file.folder / 'model.json'}: {error}") from None
     file, session = _open(file, runtime, threads or usable_cores())
+    if session.lacks is not None:
+        raise CheckpointError(f"{file.path}: {session.lacks}")
     return Model(
         file=file,
         session=session,

@@ -39,7 +39,8 @@ class Session:
     many use which, empty where the runtime does not tell. `contract` is the text of model.json that
     the file itself carries. A file that normalises by itself has `pixels`, which makes its input of
     normalised images; `probabilities`: it gives their logarithms in place of logits. `note` says
-    what of the machine that the file is meant for was not involved.
+    what of the machine that the file is meant for was not involved; `lacks` what a classifier's has
+    and this file has not.
     """
 
     runtime: str
@@ -54,6 +55,7 @@ class Session:
     pixels: Callable[[Floats], np.ndarray] | None = None
     probabilities: bool = False
     note: str | None = None
+    lacks: str | None = None
 
     def laid_out(self, images: Floats) -> np.ndarray:
         """Images (N, 3, H, W) as `run` takes them."""
@@ -105,11 +107,13 @@ def open_engine(data: Data, *, threads: int, precision: Precision, batch: int | 
     if engine.outputs.get(LOGITS, (0, 1, 1))[1:] != (1, 1):
         raise CheckpointError(f"engine: {LOGITS!r} is no vector among the outputs {engine.outputs}")
 
+    there = LOGITS in engine.outputs
+    lacks = None if there else f"engine: no {LOGITS!r} among the outputs {engine.outputs}"
+
     def run(images: Floats) -> Floats:
-        found = engine.run(images)
-        if LOGITS not in found:
-            raise CheckpointError(f"engine: no {LOGITS!r} among the outputs {engine.outputs}")
-        return found[LOGITS][:, :, 0, 0]
+        if lacks is not None:
+            raise CheckpointError(lacks)
+        return engine.run(images)[LOGITS][:, :, 0, 0]
 
     return Session(
         runtime="engine",
@@ -119,6 +123,7 @@ def open_engine(data: Data, *, threads: int, precision: Precision, batch: int | 
         threads=threads,
         run=run,
         maps=engine.run,
+        lacks=lacks,
     )
 
 
