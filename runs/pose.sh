@@ -39,6 +39,7 @@ for run in run int8; do
 done
 
 step "how fast, decoding included, beside other runtimes"
-mobilenet benchmark "$out/int8"
+mobilenet benchmark "$out/run"
+mobilenet benchmark "$out/int8" --precision int8
 
 step "the report: $out/run/report.html, the certificates: $out/*/certificate.json"
