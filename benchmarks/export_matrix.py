@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobilenet.benchmark.subject import random_network
 from mobilenet.checkpoint import describe_model
 from mobilenet.errors import MobilenetError
 from mobilenet.export import EXPORTERS
 from mobilenet.export.artifact import Job
 from mobilenet.export.golden import golden_images, golden_inputs
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.preprocess import torchvision
 from mobilenet.runtime import FORMATS, RUNTIMES
 

@@ -160,14 +160,16 @@ class Bench:
         }
 
 
-def measure_all(bench: Bench, cells: list[Cell], results: int8_page.Results) -> None:
-    """Fill `results`."""
+def measure_all(bench: Bench, cells: list[Cell]) -> dict[str, str]:
+    """Measure what is not there yet. Gives what failed, and why."""
+    failures = {}
     for index, cell in enumerate(cells):
         try:
-            results.cells.append(bench.measure(cell))
+            bench.measure(cell)
         except (MobilenetError, ValueError, RuntimeError) as error:
-            results.failures[cell.name] = str(error)
+            failures[cell.name] = str(error)
             say(f"{index + 1} of {len(cells)}, {cell.name}: {error}")
+    return failures
 
 
 def kept(bench: Bench, cells: list[Cell]) -> Iterator[dict[str, Any]]:
@@ -179,7 +181,7 @@ def kept(bench: Bench, cells: list[Cell]) -> Iterator[dict[str, Any]]:
             continue
         of, wanted = (int8_page.read_settings(path) for path in paths)
         if of == wanted:
-            yield int8_page.read_cell(paths[0])
+            yield {**int8_page.read_cell(paths[0]), "weights": of[0][:16]}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -210,23 +212,27 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"{', '.join(sorted(unknown))}: expected of {', '.join(one.name for one in there)}")
         return 2
     bench = Bench(options)
-    results = int8_page.Results(
-        cells=[], failures={}, machine=describe_machine(), versions=versions()
-    )
+    failures: dict[str, str] = {}
     chosen = [one for one in there if options.subject is None or one.name in options.subject]
     complete = options.page
     if not options.page:
         try:
-            measure_all(bench, plan(chosen, options.method or METHODS), results)
+            failures = measure_all(bench, plan(chosen, options.method or METHODS))
             complete = True
         except KeyboardInterrupt:
             say("interrupted: started again it goes on from here")
     # the page is of all that was ever measured, what this call was not asked for included
-    results.cells = list(kept(bench, plan(there, METHODS)))
-    if results.cells:
-        int8_page.write(results, options.out)
+    earlier = int8_page.read_rows(options.out.with_suffix(".json"))
+    now = int8_page.rows_of(kept(bench, plan(there, METHODS)))
+    if rows := int8_page.merged(earlier, now):
+        int8_page.write(
+            int8_page.Results(
+                rows=rows, failures=failures, machine=describe_machine(), versions=versions()
+            ),
+            options.out,
+        )
         say(f"wrote {options.out}")
-    return int(bool(results.failures)) if complete else 130
+    return int(bool(failures)) if complete else 130
 
 
 if __name__ == "__main__":

@@ -3,15 +3,16 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from int8_peers import METHODS
+from int8_subjects import SUBJECTS
 
 from mobilenet.evaluate.metrics import wilson
-from mobilenet.evaluate.paired import Drop, compare_answers
+from mobilenet.evaluate.paired import compare_answers
 from mobilenet.report.markup import Markup, element, join
 
 BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
@@ -29,16 +30,6 @@ text { fill: #1b1d20; } .tick { fill: #5a6068; } .grid { stroke: #dcdfe3; }
 """
 
 
-@dataclass(kw_only=True)
-class Results:
-    """Cells of int8.Bench, what failed and why, and conditions."""
-
-    cells: list[dict[str, Any]]
-    failures: dict[str, str]
-    machine: Mapping[str, Any]
-    versions: Mapping[str, str]
-
-
 def read_cell(path: Path) -> dict[str, Any]:
     """A cell as int8.py keeps it."""
     return json.loads(path.read_text())["result"]
@@ -50,41 +41,105 @@ def read_settings(path: Path) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A cell beside its float network. Without labels `drop` is of the answers that changed."""
+class Row:
+    """One network by one method. `points` are those lost beside its float network, `p` McNemar's;
+    without labels they are of the answers that changed. `weights` tells two trainings apart."""
 
-    cell: Mapping[str, Any]
+    subject: str
+    title: str
+    part: str
+    method: str
+    size: int
+    pictures: int
+    weights: str
     right: int
     n: int
-    drop: Drop
+    points: float
+    p: float
+    cosine: float
+    seconds: float
+    threads: int
+    train_minutes: float
+    date: str
 
 
-def measured(results: Results, part: str) -> dict[str, dict[str, Measured]]:
-    """Of one part: by subject, by method in the order of METHODS, float first."""
-    found: dict[str, dict[str, Measured]] = {}
-    cells = [cell for cell in results.cells if cell["part"] == part]
+@dataclass(kw_only=True)
+class Results:
+    """Rows, what failed and why, and conditions."""
+
+    rows: list[Row]
+    failures: dict[str, str]
+    machine: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+def rows_of(cells: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Of the cells of int8.Bench, each beside its float network."""
+    cells = list(cells)
+    found = []
     for real in (cell for cell in cells if cell["method"] == FLOAT):
         first = np.array(real["first"])
         labels = first if real["labels"] is None else np.array(real["labels"])
-        rows = {}
-        for method in (FLOAT, *METHODS):
-            for cell in cells:
-                # a cell of other pictures than the float network's is of an earlier run
-                same = cell["subject"] == real["subject"] and len(cell["first"]) == len(first)
-                if same and cell["method"] == method:
-                    right = np.array(cell["first"]) == labels
-                    rows[method] = Measured(
-                        cell=cell,
-                        right=int(right.sum()),
-                        n=len(labels),
-                        drop=compare_answers(first == labels, right),
-                    )
-        found[real["subject"]] = rows
+        for cell in cells:
+            # a cell of other pictures than the float network's is of an earlier run
+            if cell["subject"] != real["subject"] or len(cell["first"]) != len(first):
+                continue
+            right = np.array(cell["first"]) == labels
+            drop = compare_answers(first == labels, right)
+            found.append(
+                Row(
+                    subject=cell["subject"],
+                    title=cell["title"],
+                    part=cell["part"],
+                    method=cell["method"],
+                    size=cell["size"],
+                    pictures=cell["pictures"],
+                    weights=real["weights"],
+                    right=int(right.sum()),
+                    n=len(labels),
+                    points=drop.points,
+                    p=drop.p_value,
+                    cosine=cell["cosine"],
+                    seconds=cell["seconds_to_make"],
+                    threads=cell["threads"],
+                    train_minutes=cell["train_minutes"],
+                    date=cell["date"],
+                )
+            )
+    return found
+
+
+def read_rows(path: Path) -> list[Row]:
+    """What lies beside the page from earlier; nothing where there is no such file."""
+    return [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+
+
+def merged(earlier: Iterable[Row], now: Iterable[Row]) -> list[Row]:
+    """Both, the later where both have a network by a method. A column is of one network: rows of
+    one that was trained anew since are left out."""
+    now = list(now)
+    weights = {row.subject: row.weights for row in now}
+    found = {
+        (row.subject, row.method): row
+        for row in earlier
+        if weights.get(row.subject, row.weights) == row.weights
+    }
+    found |= {(row.subject, row.method): row for row in now}
+    return list(found.values())
+
+
+def by_subject(results: Results, part: str) -> dict[str, dict[str, Row]]:
+    """Of one part: by subject, by method in the order of METHODS, float first."""
+    found: dict[str, dict[str, Row]] = {}
+    for subject in SUBJECTS:
+        rows = {row.method: row for row in results.rows if row.subject == subject}
+        if FLOAT in rows and rows[FLOAT].part == part:
+            found[subject] = {name: rows[name] for name in (FLOAT, *METHODS) if name in rows}
     return found
 
 
 def write(results: Results, path: Path) -> None:
-    """Replace what stands between the page's marks, and draw the plot beside it.
+    """Replace what stands between the page's marks, and write the plot and the rows beside it.
 
     Raises ValueError for a page without marks.
     """
@@ -92,8 +147,9 @@ def write(results: Results, path: Path) -> None:
     if not 0 <= text.find(BEGIN) < text.find(END):
         raise ValueError(f"{path}: expected {BEGIN} and {END}")
     plot = path.with_suffix(".svg")
-    drawn = _plot(results)
-    plot.write_text(drawn)
+    plot.write_text(_plot(results))
+    lines = ",\n".join(json.dumps(asdict(row)) for row in results.rows)
+    path.with_suffix(".json").write_text(f"[\n{lines}\n]\n")
     before, after = text[: text.index(BEGIN)], text[text.index(END) + len(END) :]
     path.write_text(f"{before}{BEGIN}\n\n{tables(results, plot.name)}\n\n{END}{after}")
 
@@ -129,7 +185,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _photographs(results: Results) -> list[str]:
     parts = []
-    for rows in measured(results, "photographs").values():
+    for rows in by_subject(results, "photographs").values():
         lines = []
         for method, row in rows.items():
             if method == FLOAT:
@@ -140,13 +196,13 @@ def _photographs(results: Results) -> list[str]:
                     METHODS[method].title,
                     f"{100 * rate.value:.1f} %",
                     f"{100 * rate.low:.1f} to {100 * rate.high:.1f}",
-                    f"{row.cell['cosine']:.4f}",
-                    _duration(row.cell["seconds_to_make"]),
+                    f"{row.cosine:.4f}",
+                    _duration(row.seconds),
                 ]
             )
         real = rows[FLOAT]
         parts += [
-            f"### {real.cell['title']}, {real.cell['size']} pixels",
+            f"### {real.title}, {real.size} pixels",
             f"{real.n} composited photographs, which have no labels: how often the first class is "
             "that of the float network, with a 95 % interval, and the mean cosine of the logits "
             "with its.",
@@ -160,11 +216,11 @@ def _duration(seconds: float) -> str:
 
 
 def _trained(results: Results, part: str, title: str, words: str) -> list[str]:
-    found = measured(results, part)
+    found = by_subject(results, part)
     if not found:
         return []
-    names = {subject: rows[FLOAT].cell for subject, rows in found.items()}
-    heads = ["", *(f"{cell['title']}<br>{cell['size']} px" for cell in names.values())]
+    real = [rows[FLOAT] for rows in found.values()]
+    heads = ["", *(f"{row.title}<br>{row.size} px" for row in real)]
     lines = []
     for method in (FLOAT, *METHODS):
         cells = [_accuracy(rows.get(method)) for rows in found.values()]
@@ -174,31 +230,30 @@ def _trained(results: Results, part: str, title: str, words: str) -> list[str]:
     return [f"### {title}", words, _table(heads, lines)]
 
 
-def _accuracy(row: Measured | None) -> str:
+def _accuracy(row: Row | None) -> str:
     if row is None:
         return "–"
     text = f"{100 * row.right / row.n:.2f}"
-    if row.cell["method"] == FLOAT:
+    if row.method == FLOAT:
         return text
-    p = row.drop.p_value
-    chance = "p < 0.001" if p < 0.001 else f"p {p:.2g}"
-    sign = "−" if row.drop.points > 0 else "+"
-    return f"{text}<br>{sign}{abs(row.drop.points):.2f}, {chance}"
+    chance = "p < 0.001" if row.p < 0.001 else f"p {row.p:.2g}"
+    sign = "−" if row.points > 0 else "+"
+    return f"{text}<br>{sign}{abs(row.points):.2f}, {chance}"
 
 
 def _conditions(results: Results) -> list[str]:
-    machine, cells = results.machine, results.cells
-    dates = sorted(cell["date"] for cell in cells)
-    pictures = sorted({cell["pictures"] for cell in cells})
-    sizes = {len(cell["first"]) for cell in cells}
-    minutes = sorted({cell["train_minutes"] for cell in cells if cell["method"] == "distilled"})
+    machine, rows = results.machine, results.rows
+    dates = sorted(row.date for row in rows)
+    pictures = sorted({row.pictures for row in rows})
+    sizes = {row.n for row in rows}
+    minutes = sorted({row.train_minutes for row in rows if row.method == "distilled"})
     lines = {
         "CPU": f"{machine['cpu']}, {machine['cores']} cores"
         + (f", virtual ({machine['virtual']})" if machine["virtual"] else ""),
         "instruction sets": " ".join(machine["instruction_sets"]),
         "system": f"{machine['system']}, {machine['libc']}, Python {machine['python']}",
         "versions": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
-        "threads": _listed({cell["threads"] for cell in cells}),
+        "threads": _listed({row.threads for row in rows}),
         "date": f"{dates[0]} to {dates[-1]}",
         "pictures": f"{_listed(pictures)} to calibrate with, the same for all, from the training "
         f"split; {_listed(sizes)} others to measure on",
@@ -229,10 +284,10 @@ def _plot(results: Results) -> str:
     series = {}
     for part in SERIES:
         worst: dict[str, float] = {}
-        found = measured(results, part)
+        found = by_subject(results, part)
         for rows in found.values():
             for method, row in rows.items():
-                worst[method] = max(worst.get(method, -math.inf), row.drop.points)
+                worst[method] = max(worst.get(method, -math.inf), row.points)
         series[part] = (worst, len(found))
     methods = [name for name in METHODS if any(name in worst for worst, _ in series.values())]
     left, right, top, height = 230, 790, 76, 26

@@ -1,6 +1,6 @@
 """The networks that are quantised, and the pictures that they are measured on.
 
-    photographs      ImageNet's MobileNetV2 on composited photographs, without labels
+    photographs      ImageNet's published networks on composited photographs, without labels
     trained          trained on Fashion-MNIST
     hostile          the same, with channels scaled: see int8_hostile.py
 
@@ -44,6 +44,11 @@ TITLES = {  # of the runs that are trained, by folder
     "v3s": "V3-Small 0.75",
     "v3sm": "V3-Small minimalistic 0.75",
 }
+PUBLISHED = {  # ImageNet's weights as they were published, by model
+    "imagenet": ("V2, ImageNet", "mobilenet_v2"),
+    "lite0": ("EfficientNet-Lite0, ImageNet", "efficientnet_lite0"),
+}
+SUBJECTS = (*PUBLISHED, *TITLES, *(f"{name}-hostile" for name in TITLES))  # in their order
 HEAD_PICTURES, HEAD_SIZE, HEAD_DECAY = 20_000, 96, 1e-4
 HOSTILE_PICTURES, SEED = 256, 0
 
@@ -63,33 +68,39 @@ class Subject:
 
 def subjects(runs: Path, pictures: Path) -> list[Subject]:
     """All of them, given the folders of runs and of photographs."""
-    found = [
+    published = [
         Subject(
-            name="imagenet",
-            title="V2, ImageNet",
+            name=name,
+            title=title,
             part="photographs",
-            model="mobilenet_v2",
+            model=model,
             data=str(pictures),
             split="val",
         )
+        for name, (title, model) in PUBLISHED.items()
     ]
-    for name, title in TITLES.items():
-        found.append(
-            Subject(
-                name=name,
-                title=title,
-                part="trained",
-                model=str(runs / name),
-                data=FASHION,
-                split="test",
-            )
+    trained = [
+        Subject(
+            name=name,
+            title=title,
+            part="trained",
+            model=str(runs / name),
+            data=FASHION,
+            split="test",
         )
-    for one in found[1:]:
-        name = f"{one.name}-hostile"
-        found.append(
-            replace(one, name=name, part="hostile", model=str(runs / name), base=Path(one.model))
+        for name, title in TITLES.items()
+    ]
+    hostile = [
+        replace(
+            one,
+            name=f"{one.name}-hostile",
+            part="hostile",
+            model=str(runs / f"{one.name}-hostile"),
+            base=Path(one.model),
         )
-    return found
+        for one in trained
+    ]
+    return [*published, *trained, *hostile]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """A small trained-looking run and its export, made once for all tests that need one."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,26 @@ import pytest
 LABELS = ("daisy", "rose", "tulip", "poppy", "lily", "iris", "aster")
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch on one thread: networks as small as the tests' are slowed down by more, the more so on
+    a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) -> Path:
     """A run folder: V3-Small at width 0.35, 48 pixels, 7 classes that `pictures` all have."""
     import torch
 
-    from mobilenet.benchmark.subject import random_network
     from mobilenet.checkpoint import save_model
     from mobilenet.models import MODELS
+    from mobilenet.networks import random_network
     from mobilenet.preprocess import preprocess, torchvision
 
     contract = torchvision(48)

@@ -65,6 +65,7 @@ def test_costs_equal_the_counts_of_other_implementations_at_every_width_and_size
         ("mobilenet_v3_small", 0.75, 2_041_872, 43_399_344),
         ("mobilenet_v3_large_minimalistic", 1.0, 3_924_288, 209_136_704),
         ("mobilenet_v3_small_minimalistic", 1.0, 2_044_736, 52_288_448),
+        ("efficientnet_lite0", 1.0, 4_652_008, 385_187_552),
     ],
 )
 def test_the_published_networks(model: str, width: float, params: int, madds: int):

@@ -17,10 +17,11 @@ from mobilenet.benchmark import CAPS, NAMES, Benchmark, benchmark
 from mobilenet.benchmark import subject as subject_module
 from mobilenet.benchmark.contest import Contender
 from mobilenet.benchmark.result import summarise
-from mobilenet.benchmark.subject import ASKED_FOR, OWN_FILES_ONLY, find_subject, random_network
+from mobilenet.benchmark.subject import ASKED_FOR, OWN_FILES_ONLY, find_subject
 from mobilenet.cost import count
 from mobilenet.errors import MissingDependency, MobilenetError, UsageError
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.runtime import RUNTIMES, Floats, Session
 from mobilenet.runtime.timing import WARM_UP, time_in_turns
 

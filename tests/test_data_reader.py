@@ -236,9 +236,11 @@ def test_closing_early_stops_the_threads(files: FileSplit) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_interrupting_ends_at_once() -> None:
     script = (
-        "import numpy as np, sys\n"
+        "import numpy as np, signal\n"
         "from mobilenet.data import ArraySplit, batches\n"
         "from mobilenet.preprocess import torchvision\n"
+        # what a shell starts in the background ignores Ctrl-C from its birth
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "split = ArraySplit('x', np.zeros((100_000, 28, 28), np.uint8), np.zeros(100_000))\n"
         "for batch in batches(split, torchvision(224), batch_size=64, workers=4):\n"
         "    print(len(batch.labels), flush=True)\n"

@@ -1,7 +1,7 @@
 """Detectors against torchvision's SSDLite, its loss and focal loss, papers' counts, the engine."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, TypeVar
@@ -58,12 +58,7 @@ from mobilenet.quantize import quantise_program
 M = TypeVar("M", bound=nn.Module)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settled(network: M, size: int, *, count: int = 4) -> M:

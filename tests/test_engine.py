@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from mobilenet.benchmark.subject import random_network
 from mobilenet.export.engine import rounded
 from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer import QuantisedProgram, run_integer
 from mobilenet.models import MODELS, ModelSpec
+from mobilenet.networks import random_network
 from mobilenet.program import Builder, Filter, Program, evaluate_float, program_of
 from mobilenet.quantize import quantise_program
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from mobilenet.benchmark.subject import random_network
 from mobilenet.export.engine import rounded
 from mobilenet.flat import Card, EngineFile, write_engine
 from mobilenet.integer import Wide, run_integer
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.program import LOGITS, evaluate_float, program_of
 from mobilenet.quantize import observe_ranges, quantise
 

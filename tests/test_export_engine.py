@@ -6,7 +6,6 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from mobilenet.benchmark.subject import random_network
 from mobilenet.checkpoint import read_model_json, save_model
 from mobilenet.errors import CheckpointError, ExportError, MissingEngine, UsageError
 from mobilenet.export import export, proof, read_golden
@@ -32,6 +30,7 @@ from mobilenet.flat import (
 )
 from mobilenet.integer import QuantisedProgram, multiplier, run_integer, stages
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.preprocess import Preprocess, keras, slim, timm
 from mobilenet.program import (
     BlockStep,
@@ -50,12 +49,7 @@ from test_quantize import random_program
 export_module = importlib.import_module("mobilenet.export")  # mobilenet.export is the verb
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from mobilenet.benchmark.subject import random_network
 from mobilenet.errors import ExportError, MissingDependency, UsageError
 from mobilenet.integer import Affine, IntegerFilter, Place, QuantisedProgram, run_integer, stages
 from mobilenet.integer.reference import _Run, _Tensor
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.program import (
     Activation,
     BlockStep,
@@ -39,12 +38,7 @@ KERNELS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def file_of(net: QuantisedProgram, extra: Mapping[Place, Affine], size: int) -> bytes:

@@ -2,15 +2,13 @@
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from mobilenet.benchmark.subject import random_network
 from mobilenet.errors import MissingDependency
 from mobilenet.export.qdq import to_qdq
 from mobilenet.integer import (
@@ -23,6 +21,7 @@ from mobilenet.integer import (
     stages,
 )
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.program import Activation, BlockStep, Floats, program_of
 from mobilenet.quantize import quantise_program
 from mobilenet.runtime import RUNTIMES
@@ -34,12 +33,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Names, widths, sizes and options of whole networks

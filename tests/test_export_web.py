@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 
 from mobilenet.benchmark import benchmark
-from mobilenet.benchmark.subject import random_network
 from mobilenet.checkpoint import load_model, save_model
 from mobilenet.errors import CheckpointError, MissingEngine, UsageError
 from mobilenet.evaluate import evaluate
@@ -27,6 +26,7 @@ from mobilenet.export import export, read_golden
 from mobilenet.integer import run_integer
 from mobilenet.integer.store import encode_quantised, load_quantised
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.preprocess import slim
 from mobilenet.program import LOGITS, program_of
 from mobilenet.quantize import quantise_program

@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, repeat
 from typing import Any
@@ -68,12 +68,7 @@ from mobilenet.scenes.wider import FLIPPED, KEYPOINTS
 BLAZE, RETINA = FACES["blazeface"], FACES["retinaface_mobilenet_v1_0.25"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_faces(count: int, seed: int = 0, *, size: float = 128, landmarks: int = 5) -> Faces:

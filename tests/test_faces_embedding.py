@@ -1,7 +1,6 @@
 """Alignment against scikit-image, MobileFaceNet's counts, ArcFace's formula, verification."""
 
 import math
-from collections.abc import Iterator
 from itertools import count, repeat
 from typing import Any
 
@@ -39,13 +38,7 @@ from mobilenet.integer import run_integer
 from mobilenet.program import evaluate_float
 from mobilenet.quantize import quantise_program
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ------------------------------------------------------------------------------------- alignment

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 import mobilenet
 from litert_writer import litert_file
-from mobilenet.benchmark.subject import random_network
 from mobilenet.checkpoint import load_model, read_model_json
 from mobilenet.errors import MissingDependency, UsageError, WeightsError
 from mobilenet.export import read_golden
@@ -28,6 +27,7 @@ from mobilenet.import_model.flatbuffer import FlatbufferError, root
 from mobilenet.import_model.litert_file import read_litert
 from mobilenet.labels import imagenet_labels
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.preprocess import Preprocess
 from mobilenet.preprocess import keras as keras_rule
 from mobilenet.preprocess import torchvision as torchvision_rule
@@ -39,12 +39,7 @@ SIZE = 64
 HAS_LITERT = importlib.util.find_spec("ai_edge_litert") is not None
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_v2(classes: int = 7) -> nn.Module:

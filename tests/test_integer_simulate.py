@@ -27,13 +27,12 @@ from test_export_qdq import (
     RANDOM_SIZE,
     images_of,
     in_onnxruntime,
-    one_thread,
     random_network,
     random_program,
     tolerance,
 )
 
-__all__ = ["one_thread"]  # a fixture of every test here
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WIDTHS = pytest.mark.parametrize("wide", Wide, ids=lambda wide: wide.name.lower())
 TEN_BITS = pytest.mark.parametrize("wide", [Wide.INSIDE, Wide.EVERYWHERE])

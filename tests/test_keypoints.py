@@ -4,7 +4,6 @@ import contextlib
 import io
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -39,13 +38,7 @@ from mobilenet.models import MODELS, create
 from mobilenet.program import evaluate_float
 from mobilenet.quantize import quantise_program
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ------------------------------------------------------------------------------ the spec

@@ -1,6 +1,5 @@
 """Programs in NumPy against the modules in PyTorch that they were planned from."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +11,9 @@ from torch.nn import functional as F
 from torchvision.models.detection.ssdlite import SSDLiteClassificationHead, _extra_block
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-from mobilenet.benchmark.subject import random_network
 from mobilenet.classify import Classifier
 from mobilenet.models import MODELS, ModelSpec
+from mobilenet.networks import random_network
 from mobilenet.program import (
     BlockStep,
     Builder,
@@ -28,13 +27,7 @@ from mobilenet.program import (
 )
 from mobilenet.quantize.trace import run_float
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images(size: tuple[int, int], *, count: int = 2) -> np.ndarray:

@@ -1,14 +1,11 @@
 """The exact int8 arithmetic against plain loops and numbers worked out by hand; calibration."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import direct
-from mobilenet.benchmark.subject import random_network
 from mobilenet.data import open_dataset
 from mobilenet.errors import UsageError
 from mobilenet.integer import (
@@ -21,6 +18,7 @@ from mobilenet.integer import (
     stages,
 )
 from mobilenet.models import MODELS
+from mobilenet.networks import random_network
 from mobilenet.preprocess import torchvision
 from mobilenet.program import (
     Activation,
@@ -39,13 +37,7 @@ from mobilenet.quantize.calibrate import affine_of, quantise_filter
 from mobilenet.quantize.pictures import calibration_batches, evenly
 from mobilenet.quantize.trace import run_float
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ------------------------------------------------------------------------- worked out by hand

@@ -28,9 +28,9 @@ from mobilenet.quantize.observe import (
 )
 from mobilenet.quantize.reconstruct import Reconstruction, reconstruct
 from mobilenet.quantize.trace import run_float
-from test_export_qdq import NETWORKS, images_of, one_thread, random_network
+from test_export_qdq import NETWORKS, images_of, random_network
 
-__all__ = ["one_thread"]  # a fixture of every test here
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 KINDS = ["v1", "v2", "v3 large", "v3 small minimalistic"]
 

@@ -236,9 +236,9 @@ def test_litert_answers_as_pytorch_does() -> None:
     pytest.importorskip("litert_torch")
     import torch
 
-    from mobilenet.benchmark.subject import random_network
     from mobilenet.export.litert import litert_bytes
     from mobilenet.models import MODELS
+    from mobilenet.networks import random_network
 
     network = random_network(MODELS["mobilenet_v3_small_minimalistic"], 32)
     data = litert_bytes(network, size=32, batch=2)

@@ -19,7 +19,7 @@ from mobilenet.evaluate.scene_model import open_scene_model
 from mobilenet.evaluate.scenes import SceneEvaluation
 from mobilenet.faces import FACES, SIX_FLIPPED, SIX_LANDMARKS, Faces, create_faces
 from mobilenet.networks import name_of, network_program, read_network, read_rules
-from mobilenet.predict import ScenePredictions
+from mobilenet.predict import Predictions
 from mobilenet.scenes import SceneData, open_scenes
 from mobilenet.scenes.augment import mirror, square_crop
 from mobilenet.scenes.sample import Sample, sample_of
@@ -191,7 +191,7 @@ def test_other_landmarks_than_the_network_answers_are_refused(run: Path, tmp_pat
 def test_predict_names_landmarks_and_draws_them(run: Path, faces: Path, tmp_path: Path) -> None:
     scene = open_scenes(faces, task="faces").splits["train"][0]
     found = mobilenet.predict(str(run), [scene.image], save=tmp_path / "drawn")
-    assert isinstance(found, ScenePredictions)
+    assert isinstance(found, Predictions)
     best = next(found.json_lines())["predictions"][0]
     assert best["label"] == "face"
     assert list(best["landmarks"]) == list(SIX_LANDMARKS)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle
 from typing import Any, TypeVar
@@ -46,12 +45,7 @@ from mobilenet.segment.weights import load_state, torchvision_state
 M = TypeVar("M", bound=nn.Module)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settled(network: M, size: int) -> M:

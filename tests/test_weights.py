@@ -229,6 +229,8 @@ def test_labels_are_torchvisions() -> None:
         ("tf_mobilenetv3_large_minimal_100", 225),
         ("tf_mobilenetv3_small_075", 160),
         ("tf_mobilenetv3_small_minimal_100", 160),
+        ("efficientnet_lite0", 97),
+        ("tf_efficientnet_lite0", 160),
     ],
 )
 def test_timm(name: str, size: int, tmp_path: Path) -> None:
@@ -250,7 +252,48 @@ def test_timm(name: str, size: int, tmp_path: Path) -> None:
     assert (seen.publisher, seen.kind) == ("timm", "safetensors")
     ported = name.startswith("tf_")
     assert seen.spec.padding == ("same" if ported else "torch")
-    assert loaded.preprocess.interpolation == ("bilinear" if ported else "bicubic")
+    bilinear = ported and "lite" not in name
+    assert loaded.preprocess.interpolation == ("bilinear" if bilinear else "bicubic")
+
+
+def test_efficientnet_pytorch(tmp_path: Path) -> None:
+    """The names of efficientnet-pytorch, for the layers of timm's network in their order."""
+    from mobilenet.models import parse_model_name
+
+    with other_library():
+        import timm
+
+        theirs = randomise(timm.create_model("tf_efficientnet_lite0", pretrained=False))
+    spec = parse_model_name("efficientnet-lite0").spec
+    renamed = {}
+    names = [name for name in theirs.state_dict() if "num_batches" not in name]
+    for name, layer in zip(ordered(), names, strict=True):
+        renamed[name] = theirs.state_dict()[layer]
+    assert list(renamed)[5:7] == ["_blocks.0._depthwise_conv.weight", "_blocks.0._bn1.weight"]
+    torch.save(renamed, tmp_path / "w.pth")
+    loaded = load_pretrained(spec, tmp_path / "w.pth")
+    x = pictures(160)
+    assert apart(answer(loaded.module(), x), answer(theirs, x)) < 1e-5
+    assert (loaded.spec.padding, loaded.spec.bn_eps) == ("same", 1e-3)
+    assert inspect_weights(tmp_path / "w.pth").publisher == "efficientnet_pytorch"
+    with pytest.raises(WeightsError):
+        load_pretrained(MODELS["mobilenet_v2"], tmp_path / "w.pth")
+
+
+def ordered() -> list[str]:
+    """efficientnet-pytorch's names of a network's tensors, written down by hand."""
+    parts = ("weight", "bias", "running_mean", "running_var")
+
+    def layer(conv: str, norm: str) -> list[str]:
+        return [f"{conv}.weight", *(f"{norm}.{part}" for part in parts)]
+
+    found = layer("_conv_stem", "_bn0")
+    for index in range(16):
+        here = f"_blocks.{index}"
+        found += layer(f"{here}._expand_conv", f"{here}._bn0") if index else []
+        found += layer(f"{here}._depthwise_conv", f"{here}._bn1")
+        found += layer(f"{here}._project_conv", f"{here}._bn2")
+    return [*found, *layer("_conv_head", "_bn1"), "_fc.weight", "_fc.bias"]
 
 
 @pytest.mark.parametrize("name", ["mobilenetv1_100h", "mobilenetv2_110d", "mobilenetv3_rw"])

@@ -35,7 +35,7 @@ from mobilenet.weights.fit import compare
 V2 = MODELS["mobilenet_v2"]
 BY_PUBLISHER = {
     publisher: [entry for entry in CATALOGUE.values() if entry.name.startswith(f"{publisher}/")]
-    for publisher in ("torchvision", "timm", "keras", "google")
+    for publisher in ("torchvision", "timm", "keras", "google", "ml-illustrated")
 }
 
 
@@ -55,7 +55,10 @@ def spec_of(entry: WeightsEntry) -> ModelSpec:
 
 def test_counts() -> None:
     counts = {publisher: len(entries) for publisher, entries in BY_PUBLISHER.items()}
-    assert counts == {"torchvision": 5, "timm": 17, "keras": 16 + 22 + 6, "google": 6}
+    assert counts == {
+        "torchvision": 5, "timm": 17, "keras": 16 + 22 + 6, "google": 6,
+        "ml-illustrated": 1,
+    }  # fmt: skip
     assert sum(counts.values()) == len(CATALOGUE)
 
 

@@ -169,6 +169,32 @@ V3_SMALL = Architecture(
     hidden=1024,
     dropout=0.2,
 )
+
+EFFICIENTNET_LITE0 = Architecture(
+    paper="tensorflow/tpu, models/official/efficientnet/lite (B0 of arXiv 1905.11946, Table 1)",
+    stem=Conv(3, 32, "RE6", 2),
+    rows=(
+        #     k  exp   out  SE  NL     s
+        Bneck(3, 32,   16,  __, "RE6", 1),
+        Bneck(3, 96,   24,  __, "RE6", 2),
+        Bneck(3, 144,  24,  __, "RE6", 1),
+        Bneck(5, 144,  40,  __, "RE6", 2),
+        Bneck(5, 240,  40,  __, "RE6", 1),
+        Bneck(3, 240,  80,  __, "RE6", 2),
+        Bneck(3, 480,  80,  __, "RE6", 1),
+        Bneck(3, 480,  80,  __, "RE6", 1),
+        Bneck(5, 480,  112, __, "RE6", 1),
+        Bneck(5, 672,  112, __, "RE6", 1),
+        Bneck(5, 672,  112, __, "RE6", 1),
+        Bneck(5, 672,  192, __, "RE6", 2),
+        Bneck(5, 1152, 192, __, "RE6", 1),
+        Bneck(5, 1152, 192, __, "RE6", 1),
+        Bneck(5, 1152, 192, __, "RE6", 1),
+        Bneck(3, 1152, 320, __, "RE6", 1),
+    ),
+    last=Conv(1, 1280, "RE6", 1),
+    dropout=0.2,
+)
 # fmt: on
 
 

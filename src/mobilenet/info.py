@@ -14,6 +14,7 @@ from .networks import (
     SCENE_NETWORKS,
     SceneSpec,
     create_network,
+    default_size,
     labels_of,
     rows_of,
     task_of,
@@ -243,10 +244,8 @@ def _scene_info(
     name: str, spec: SceneSpec, size: int | None, *, counted: tuple[int, int] | None
 ) -> SceneInfo:
     """`counted`: its parameters and multiply-adds, where they are known."""
-    own = {"segment": 512, "keypoints": 256}
     if size is None:
-        fixed = isinstance(spec, DetectorSpec | FaceSpec)
-        size = spec.size if fixed else own[task_of(spec)]
+        size = default_size(spec)
     if size < 32:
         raise UsageError(f"size {size}: expected at least 32 pixels")
     if counted is None:

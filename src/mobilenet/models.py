@@ -20,6 +20,7 @@ TABLES: dict[str, Architecture] = {
     "mobilenet_v3_small": architectures.V3_SMALL,
     "mobilenet_v3_large_minimalistic": architectures.V3_LARGE_MINIMALISTIC,
     "mobilenet_v3_small_minimalistic": architectures.V3_SMALL_MINIMALISTIC,
+    "efficientnet_lite0": architectures.EFFICIENTNET_LITE0,
 }
 
 
@@ -88,10 +89,11 @@ MODELS: dict[str, ModelSpec] = {
     "mobilenet_v3_small_minimalistic": ModelSpec(
         name="mobilenet_v3_small_minimalistic", bn_eps=1e-3, bn_momentum=0.01
     ),
+    "efficientnet_lite0": ModelSpec(name="efficientnet_lite0", bn_eps=1e-3, bn_momentum=0.01),
 }
 
 _ALIAS = re.compile(
-    r"(?:tf_)?mobilenet_?v?(?P<version>[123])"
+    r"(?:tf_)?(?:(?P<lite>efficientnet_?lite_?0)|mobilenet_?v?(?P<version>[123]))"
     r"(?:_?(?P<size>large|small))?(?P<minimal>_?minimal(?:istic)?)?"
     r"(?:_(?P<width>\d\.\d+|\d{3}|\d))?(?:_(?P<pixels>\d{2,3}))?"
 )
@@ -115,7 +117,7 @@ def parse_model_name(name: str) -> ModelName:
     known = f"model {name!r}: expected one of {sorted(MODELS)}"
     if match is None:
         raise UsageError(known)
-    full = f"mobilenet_v{match['version']}"
+    full = "efficientnet_lite0" if match["lite"] else f"mobilenet_v{match['version']}"
     if match["version"] == "3":
         full += f"_{match['size'] or 'large'}" + ("_minimalistic" if match["minimal"] else "")
     elif match["size"] or match["minimal"]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .architectures import Block, Conv
 from .detect.rules import DecodeRules
@@ -21,6 +21,7 @@ from .segment.spec import SEGMENTERS, SegmenterSpec, create_segmenter
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from .classify import Classifier
     from .program import Program
 
 Task = Literal["classify", "detect", "segment", "keypoints", "faces"]
@@ -136,6 +137,17 @@ def labels_of(spec: Spec) -> int | None:
             return spec.classes
 
 
+def default_size(spec: SceneSpec) -> int:
+    """The side of its square input where none is asked for; a detector's is its own."""
+    match spec:
+        case DetectorSpec() | FaceSpec():
+            return spec.size
+        case SegmenterSpec():
+            return 512
+        case KeypointSpec():
+            return 256
+
+
 def rows_of(spec: Spec) -> tuple[Block | Conv | Row, ...]:
     """The rows of its backbone; of BlazeFace, which has none, those of its own table."""
     if isinstance(spec, FaceSpec) and spec.backbone is None:
@@ -170,6 +182,34 @@ def create_network(spec: Spec) -> "nn.Module":
             return create_keypoints(spec)
         case FaceSpec():
             return create_faces(spec)
+
+
+@overload
+def random_network(spec: ModelSpec, size: int) -> "Classifier": ...
+@overload
+def random_network(spec: SceneSpec, size: int) -> "nn.Module": ...
+def random_network(spec: Spec, size: int) -> "nn.Module":
+    """A network with random weights, the same each time, in evaluation mode.
+
+    Its norms have the statistics of random images: with those of a new network the activations
+    shrink from layer to layer into denormal numbers, which take many times as long.
+    """
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = create_network(spec)
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+        usual = [norm.momentum for norm in norms]
+        for norm in norms:
+            # the running statistics become those of the one batch below
+            norm.momentum = None  # pyright: ignore[reportAttributeAccessIssue]
+        with torch.no_grad():
+            network(torch.randn(8, 3, size, size))
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
+    return network.eval()
 
 
 def answers(network: "nn.Module", images: "Tensor") -> "dict[str, Tensor]":

@@ -45,10 +45,29 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SceneAnswer:
+    """What was found on one picture: as `predict --json` prints it, and in words; an `error` where
+    it cannot be read."""
+
+    path: str
+    found: Mapping[str, Any]
+    described: str
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, without the error."""
+        return {"path": self.path, **self.found}
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.path}: {self.error or self.described}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictions:
     """One answer a picture, in the order of the pictures."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[Answer | SceneAnswer, ...]
 
     @property
     def ok(self) -> bool:
@@ -73,7 +92,7 @@ def predict(
     save: Path | None = None,
     threads: int | None = None,
     device: Device = "auto",
-) -> "Predictions | ScenePredictions | VideoPredictions":
+) -> "Predictions | VideoPredictions":
     """Name what is on pictures, or find it: boxes, masks, keypoints.
 
     One that cannot be read is named on stderr and has an `error`; the others go on. Videos and
@@ -108,7 +127,7 @@ def predict(
         answer = functools.partial(_answer_scene, scenes)
         if any(map(is_video, paths)):
             return VideoPredictions(paths, targets, tell, answer)
-        return ScenePredictions(answers=tuple(_each(answer, paths, targets)))
+        return Predictions(answers=tuple(_each(answer, paths, targets)))
     opened = open_model(model, threads=threads, device=device)
     tell = functools.partial(_tell, opened, top=top)
     answer = functools.partial(_answer, opened, top=top)
@@ -126,45 +145,6 @@ def _each(
     pairs = zip(paths, targets, strict=True)
     for path, target in track(pairs, total=len(paths), desc="predicting"):
         yield answer(path, target)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneAnswer:
-    """What was found on one picture: as `predict --json` prints it, and in words; an `error` where
-    it cannot be read."""
-
-    path: str
-    found: Mapping[str, Any]
-    described: str
-    error: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object, without the error."""
-        return {"path": self.path, **self.found}
-
-    def __str__(self) -> str:
-        """One line for people."""
-        return f"{self.path}: {self.error or self.described}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScenePredictions:
-    """One answer a picture, in the order of the pictures."""
-
-    answers: tuple[SceneAnswer, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every picture could be read."""
-        return all(answer.error is None for answer in self.answers)
-
-    def json_lines(self) -> Iterator[dict[str, Any]]:
-        """A JSON object for every picture that could be read."""
-        return (answer.to_json() for answer in self.answers if answer.error is None)
-
-    def __str__(self) -> str:
-        """A line for every picture that could be read."""
-        return "\n".join(str(answer) for answer in self.answers if answer.error is None)
 
 
 class VideoPredictions:

@@ -31,9 +31,11 @@ from ..networks import (
     Rules,
     SceneSpec,
     create_network,
+    default_size,
     labels_of,
     name_of,
     network_program,
+    random_network,
     read_rules,
     task_of,
     width_of,
@@ -57,7 +59,6 @@ from .subject import TORCH, NotOffered, Opening
 if TYPE_CHECKING:
     from torch import nn
 
-SIZES = {"segment": 512, "keypoints": 256}  # without --size; a detector has its own
 _SEED = 0
 _DECODED = 5  # times, to tell how much of the whole decoding is
 _TIMED = (
@@ -348,9 +349,8 @@ def _from_name(name: str, *, size: int | None, width: float | None, batch: int) 
     spec = SCENE_NETWORKS[name]
     if width is not None:
         spec = with_width(spec, width)
-    own = isinstance(spec, DetectorSpec | FaceSpec)
-    pixels = size or (spec.size if own else SIZES[task_of(spec)])
-    network = random_scene_network(spec, pixels)
+    pixels = default_size(spec) if size is None else size
+    network = random_network(spec, pixels)
     inputs = _noise(batch, pixels)
     maps = _maps(network, inputs)
     return SceneSubject(
@@ -387,26 +387,6 @@ def _default_rules(spec: SceneSpec) -> Rules:
             return RULES[spec.head]
         case _:
             return MaskRules()
-
-
-def random_scene_network(spec: SceneSpec, size: int) -> "nn.Module":
-    """A network with random weights, the same each time, in evaluation mode; its norms have the
-    statistics of random images, as those of `random_network`."""
-    import torch
-    from torch import nn
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        network = create_network(spec)
-        norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-        usual = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.momentum = None  # pyright: ignore[reportAttributeAccessIssue]
-        with torch.no_grad():
-            network(torch.randn(4, 3, size, size))
-        for norm, momentum in zip(norms, usual, strict=True):
-            norm.momentum = momentum
-    return network.eval()
 
 
 def _noise(batch: int, size: int) -> Floats:

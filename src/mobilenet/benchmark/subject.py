@@ -18,7 +18,8 @@ from ..export.onnx import to_onnx
 from ..export.qdq import to_qdq
 from ..flat import Card, EngineFile, write_engine
 from ..integer.store import load_quantised
-from ..models import ModelSpec, create, parse_model_name
+from ..models import ModelSpec, parse_model_name
+from ..networks import random_network
 from ..runtime import (
     FORMATS,
     RUNTIMES,
@@ -341,28 +342,6 @@ def _files(file: ArtifactFile) -> dict[str, bytes]:
         name = _QDQ
     fallback = file.fallback()
     return {name: bytes(file.data)} | (_files(fallback) if fallback is not None else {})
-
-
-def random_network(spec: ModelSpec, size: int) -> "Classifier":
-    """A network with random weights, the same each time, in evaluation mode.
-
-    Its norms have the statistics of random images: with those of a new network the activations
-    shrink from layer to layer into denormal numbers, which take many times as long.
-    """
-    import torch
-    from torch import nn
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        network = create(spec)
-        norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.momentum = None  # the running statistics become those of the one batch below
-        with torch.no_grad():
-            network(torch.randn(8, 3, size, size))
-        for norm in norms:
-            norm.momentum = spec.bn_momentum
-    return network.eval()
 
 
 def _answers(network: "Classifier", inputs: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """A network for scenes that answers, wherever it comes from: a run or an exported artifact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from ..models import ModelSpec
 from ..networks import Rules, SceneSpec, answers, read_rules
 from ..preprocess import Preprocess, crop_and_resize, normalise
 from ..program import Floats
-from ..runtime import is_artifact, load_scene
+from ..runtime import ArtifactFile, Session, is_artifact, load_scene
 from ..runtime.sessions import open_engine
 from ..tasks import SCENE_TASKS, Maps, SceneTask
 from .model import Device, choose_device, not_a_number
@@ -78,6 +78,28 @@ def open_scene_model(
         raise UsageError(f"threads {threads}: expected at least 1")
     folder = Path(model).expanduser()
     contract = read_model_json(folder)
+    spec = _checked_spec(folder, contract)
+    if is_artifact(folder):
+        return of_session(*load_scene(folder, runtime=runtime, threads=threads))
+    maps, described = maps_of_run(folder, load_network(folder), threads, device)
+    return _assembled(folder, contract, spec, maps, described)
+
+
+def of_session(file: ArtifactFile, session: Session) -> SceneModel:
+    """An exported network whose maps an open session computes. Raises as `open_scene_model`."""
+    spec = _checked_spec(file.folder, file.contract)
+    described = f"{session.runtime} {session.version}, threads: {session.threads}"
+    return _assembled(
+        file.folder,
+        file.contract,
+        spec,
+        lambda images: session.maps(session.laid_out(images)),
+        described,
+    )
+
+
+def _checked_spec(folder: Path, contract: Mapping[str, Any]) -> SceneSpec:
+    """The network that a contract describes, to which its labels and decoding must belong."""
     spec = read_network_spec(contract)
     if isinstance(spec, ModelSpec):
         raise UsageError(f"{folder}: a classifier; expected a network for scenes")
@@ -92,18 +114,16 @@ def open_scene_model(
             f"{folder / 'model.json'}: decoding names {len(named)} landmarks, but the network "
             f"answers {spec.landmarks}"
         )
+    return spec
+
+
+def _assembled(
+    folder: Path, contract: Mapping[str, Any], spec: SceneSpec, maps: MapsOf, described: str
+) -> SceneModel:
     try:
         preprocess = Preprocess.from_dict(contract["preprocess"])
     except UsageError as error:
         raise CheckpointError(f"{folder / 'model.json'}: {error}") from None
-    if is_artifact(folder):
-        file, session = load_scene(folder, runtime=runtime, threads=threads)
-        contract = file.contract
-        maps: MapsOf = lambda images: session.maps(session.laid_out(images))  # noqa: E731
-        described = f"{session.runtime} {session.version}, threads: {session.threads}"
-    else:
-        loaded = load_network(folder)
-        maps, described = maps_of_run(folder, loaded, threads, device)
     return SceneModel(
         name=str(folder),
         task=SCENE_TASKS[contract["task"]],

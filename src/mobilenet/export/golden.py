@@ -6,9 +6,9 @@ arithmetic without a dataset.
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..preprocess import Preprocess, preprocess
 from ..runtime import ArtifactFile, Floats, read_hashed
 
+T = TypeVar("T")
 Image8 = NDArray[np.uint8]
 
 # width and height, so that every resize rule is met: enlarged, reduced, wide, tall, odd
@@ -58,13 +59,18 @@ class Golden:
 def read_golden(file: ArtifactFile) -> Golden:
     """The golden images of an exported folder. Raises CheckpointError where they are missing or
     not those that were exported."""
+    return read_golden_file(file, Golden.from_bytes)
+
+
+def read_golden_file(file: ArtifactFile, decode: Callable[[bytes], T]) -> T:
+    """What an exported folder's golden file holds, as `decode` reads it; see `read_golden`."""
     stated = file.description.get("golden")
     if not isinstance(stated, dict) or not isinstance(stated.get("sha256"), str):
         raise CheckpointError(f"{file.folder}: model.json names no golden images; export again")
     path = file.folder / FILE
     data = read_hashed(path, stated["sha256"])
     try:
-        return Golden.from_bytes(data)
+        return decode(data)
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; export again") from None
 

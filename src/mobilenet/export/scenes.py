@@ -3,7 +3,6 @@ keypoints of, behind the network and outside of what is rounded."""
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoint import load_network, read_model_json
-from ..errors import CheckpointError, ExportError, MissingDependency, MissingEngine, UsageError
+from ..errors import ExportError, MissingDependency, MissingEngine, UsageError
 from ..flat import EngineFile, write_engine
 from ..integer import QuantisedProgram, run_integer
 from ..integer.store import quantised_of
@@ -20,12 +19,11 @@ from ..networks import network_program
 from ..preprocess import Preprocess
 from ..program import Floats, Program, evaluate_float
 from ..progress import say
-from ..runtime import ENGINE_HEADER, FORMATS, RUNTIMES, ArtifactFile, Precision, read_hashed
+from ..runtime import ENGINE_HEADER, FORMATS, RUNTIMES, ArtifactFile, Precision
 from .artifact import Artifact, ExportedFile, Proof, contract_metadata
 from .engine import card_of, rounded
 from .folder import Written, sample_source, write_folder
-from .golden import FILE as GOLDEN_FILE
-from .golden import Image8, golden_images, golden_inputs
+from .golden import Image8, golden_images, golden_inputs, read_golden_file
 from .onnx import onnx_of_maps
 from .openvino import openvino_of
 from .proof import BFLOAT16_TOLERANCE, TOLERANCE, cosine
@@ -78,15 +76,7 @@ class SceneGolden:
 def read_scene_golden(file: ArtifactFile) -> SceneGolden:
     """The golden images of an exported folder. Raises CheckpointError where they are missing or
     not those that were exported."""
-    stated = file.description.get("golden")
-    if not isinstance(stated, dict) or not isinstance(stated.get("sha256"), str):
-        raise CheckpointError(f"{file.folder}: model.json names no golden images; export again")
-    path = file.folder / GOLDEN_FILE
-    data = read_hashed(path, stated["sha256"])
-    try:
-        return SceneGolden.from_bytes(data)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}; export again") from None
+    return read_golden_file(file, SceneGolden.from_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -37,7 +37,11 @@ def _latency(taken: Latency | None) -> list[tuple[str, str, str]]:
     if taken is None:
         return []
     beside = f"float32 {taken.float32_ms:.2f}; engine {taken.instruction_set}, one thread"
-    return [("Latency", f"{taken.int8_ms:.2f} ms", beside)]
+    predicted = f"float32 {taken.predicted_float32_ms:.2f}; from other networks' rates here"
+    return [
+        ("Latency", f"{taken.int8_ms:.2f} ms", beside),
+        ("Predicted latency", f"{taken.predicted_int8_ms:.2f} ms", predicted),
+    ]
 
 
 def _harms(found: Quantisation) -> Markup:

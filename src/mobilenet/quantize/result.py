@@ -132,10 +132,13 @@ class Harm:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Median milliseconds of one image in the native engine, both networks in turns in one run."""
+    """Median milliseconds of one image in the native engine, both networks in turns in one run; and
+    what was predicted of them by the engine's rates in other networks on this machine."""
 
     float32_ms: float
     int8_ms: float
+    predicted_float32_ms: float
+    predicted_int8_ms: float
     runs: int
     threads: int
     instruction_set: str
@@ -180,7 +183,8 @@ class Quantisation:
         taken = self.latency
         return [
             f"latency   {taken.int8_ms:.2f} ms (float32 {taken.float32_ms:.2f} ms: "
-            f"{taken.float32_ms / taken.int8_ms:.2f}x), engine {taken.instruction_set}, "
+            f"{taken.float32_ms / taken.int8_ms:.2f}x; predicted {taken.predicted_int8_ms:.2f} and "
+            f"{taken.predicted_float32_ms:.2f}), engine {taken.instruction_set}, "
             f"{taken.threads} thread, {taken.cpu}"
         ]
 

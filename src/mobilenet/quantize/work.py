@@ -32,6 +32,7 @@ from ..runtime import Precision, Session, inspect_machine
 from ..runtime.sessions import open_engine
 from ..runtime.timing import time_in_turns
 from ..train.allocator import keep_freed_memory
+from .forecast import forecast_ms
 from .harm import harms
 from .ladder import Workshop, climb, decibels
 from .page import quantisation_page
@@ -159,6 +160,8 @@ def latency(program: Program, quantised: QuantisedProgram, size: int) -> Latency
     return Latency(
         float32_ms=round(float(np.median(taken["float32"])), 4),
         int8_ms=round(float(np.median(taken["int8"])), 4),
+        predicted_float32_ms=round(forecast_ms(program, size, "float32"), 4),
+        predicted_int8_ms=round(forecast_ms(program, size, "int8"), 4),
         runs=_ROUNDS * _RUNS,
         threads=1,
         instruction_set=sessions["int8"].version.split()[-1],

@@ -1,7 +1,7 @@
 """Scenes as examples: whole pictures, or windows around single objects; read by threads."""
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +93,3 @@ def read_examples(
                 samples=tuple(sample for _, sample in pairs),
                 examples=part,
             )
-
-
-Reader = Callable[[Example], Sample]

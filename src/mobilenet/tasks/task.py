@@ -88,10 +88,7 @@ class Tally(Protocol):
 
 
 class SceneTask(Protocol):
-    """What one task does differently; all verbs are the same for every task otherwise.
-
-    `seeks`: whether it must be told where one object is before it looks at it (`Example.window`).
-    """
+    """What one task does differently; all verbs are the same for every task otherwise."""
 
     name: Task
     mask: bool  # whether samples need their masks

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checkpoint import read_model_json, save_model
 from ..data import Dataset, ScanReport, Split, open_dataset, scan, without_bad
-from ..errors import CheckpointError, DataError, MissingDependency, UsageError
+from ..errors import DataError, MissingDependency, UsageError
 from ..evaluate import Evaluation, choose_split, collect_logits, measure
 from ..evaluate.metrics import log_softmax
 from ..evaluate.model import Device, choose_device, open_model, torch_forward
@@ -22,15 +22,15 @@ from ..preprocess import Preprocess, torchvision
 from ..progress import say
 from ..recipes import RECIPES, Overrides, Recipe, choose_recipe, override
 from ..runtime.machine import inspect_machine
-from .record import command_line, revision, versions
+from .record import command_line, require_same, revision, versions
 
 if TYPE_CHECKING:
     import torch
 
     from ..classify import Classifier
+    from ..evaluate.scenes import SceneEvaluation
     from ..weights import Pretrained
     from .loop import Measure
-    from .scenes import SceneTrainResult
 
 _STEPS_PER_EPOCH = 8  # at least, on small sets: a smaller batch than the recipe's is taken
 _SAMPLED = 64  # pictures looked at to tell whether they are smaller than the input
@@ -46,7 +46,7 @@ class TrainResult:
     steps: int
     seconds: float
     report: Path
-    evaluation: Evaluation
+    evaluation: "Evaluation | SceneEvaluation"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object: the run and its metrics."""
@@ -85,7 +85,7 @@ def train(
     threads: int | None = None,
     workers: int | None = None,
     device: Device = "auto",
-) -> "TrainResult | SceneTrainResult":
+) -> TrainResult:
     """Train a MobileNet on labelled images, from ImageNet weights or from scratch.
 
     A network's name decides the task: mobilenet_v2 names what a picture shows,
@@ -204,7 +204,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     resumed = resume and trainer.resume()
     if resume and not resumed and (out / "model.json").exists():
-        _require_same(out, fingerprint)
+        require_same(out, fingerprint)
         say(f"{out}: this run is finished")
     else:
         say(_headline(spec, dataset, pre, recipe_name, options))
@@ -394,13 +394,6 @@ def _fingerprint(dataset: Dataset) -> str:
         for index, label in enumerate(split.labels.tolist()):
             digest.update(f"{split.name(index)}\0{label}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _require_same(out: Path, fingerprint: str) -> None:
-    if read_model_json(out)["provenance"].get("fingerprint") != fingerprint:
-        raise CheckpointError(
-            f"{out}: holds a finished run with other options or data; choose another --out"
-        )
 
 
 def _headline(

@@ -24,7 +24,7 @@ from ..augment import build, mixup_cutmix
 from ..checkpoint import CheckpointStore, flatten_state, unflatten_state
 from ..classify import Classifier
 from ..data import Split, batches, epoch_order, sample_rng, step_seed
-from ..errors import CheckpointError, TrainingError
+from ..errors import TrainingError
 from ..preprocess import Preprocess
 from ..progress import say
 from ..recipes import Phase, Recipe
@@ -32,6 +32,7 @@ from .features import FeatureCache, Interrupted, cut, to_input
 from .interrupt import PoliteStop
 from .log import Bar, MetricsLog
 from .optimizer import WeightAverage, build_optimizer, lr_factor, restore_optimizer
+from .record import require_same_checkpoint
 
 CHECKPOINT_SECONDS = 30.0
 CACHE_SHARE = 0.25  # of a budget of time, at most, goes into computing features
@@ -128,11 +129,7 @@ class Trainer:
         saved = self.store.latest()
         if saved is None:
             return False
-        if saved.scalars.get("fingerprint") != self.fingerprint:
-            raise CheckpointError(
-                f"{self.run_folder}: its checkpoints are of a run with other options or data; "
-                "resume with the options it began with, or choose another --out"
-            )
+        require_same_checkpoint(saved, self.run_folder, self.fingerprint)
         state = unflatten_state(saved.tensors, saved.scalars["state"])
         self.model.load_state_dict(state["model"])
         if self.average is not None:

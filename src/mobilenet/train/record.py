@@ -1,4 +1,4 @@
-"""What a run writes down of how it was made."""
+"""What a run writes down of how it was made, and whether one is the same."""
 
 import shlex
 import subprocess
@@ -6,6 +6,9 @@ import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+
+from ..checkpoint import Saved, read_model_json
+from ..errors import CheckpointError
 
 _MODULES = {"pillow": "PIL"}
 
@@ -32,3 +35,20 @@ def revision() -> str | None:
         check=False,
     )
     return answer.stdout.strip() or None
+
+
+def require_same(out: Path, fingerprint: str) -> None:
+    """Raise CheckpointError for a finished run with other options or data."""
+    if read_model_json(out)["provenance"].get("fingerprint") != fingerprint:
+        raise CheckpointError(
+            f"{out}: holds a finished run with other options or data; choose another --out"
+        )
+
+
+def require_same_checkpoint(saved: Saved, out: Path, fingerprint: str) -> None:
+    """Raise CheckpointError for a checkpoint of a run with other options or data."""
+    if saved.scalars.get("fingerprint") != fingerprint:
+        raise CheckpointError(
+            f"{out}: its checkpoints are of a run with other options or data; "
+            "resume with the options it began with, or choose another --out"
+        )

@@ -21,7 +21,7 @@ from ..backbone import Backbone, freeze
 from ..checkpoint import CheckpointStore, flatten_state, unflatten_state
 from ..data import epoch_order, sample_rng, step_seed
 from ..data.reader import in_order
-from ..errors import CheckpointError, DataError, TrainingError
+from ..errors import DataError, TrainingError
 from ..heads import falling, head_optimizer, update_average
 from ..networks import Rules, SceneSpec
 from ..preprocess import ImageError, Preprocess, normalise
@@ -35,6 +35,7 @@ from .interrupt import PoliteStop
 from .log import Bar, MetricsLog
 from .loop import CHECKPOINT_SECONDS
 from .optimizer import restore_optimizer
+from .record import require_same_checkpoint
 
 MEASURED = 0.1  # of the time, at most, goes into validation between epochs
 _AHEAD = 2  # batches
@@ -115,11 +116,7 @@ class SceneTrainer:
         saved = self.store.latest()
         if saved is None:
             return False
-        if saved.scalars.get("fingerprint") != self.fingerprint:
-            raise CheckpointError(
-                f"{self.run_folder}: its checkpoints are of a run with other options or data; "
-                "resume with the options it began with, or choose another --out"
-            )
+        require_same_checkpoint(saved, self.run_folder, self.fingerprint)
         state = unflatten_state(saved.tensors, saved.scalars["state"])
         self.network.load_state_dict(state["network"])
         for name, value in state["average"].items():

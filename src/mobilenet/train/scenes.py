@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..backbone import Backbone, load_backbone
 from ..checkpoint import read_model_json, save_model
 from ..detect import DetectorSpec
-from ..errors import CheckpointError, DataError, UsageError
+from ..errors import DataError, UsageError
 from ..evaluate.model import Device, choose_device
 from ..evaluate.scene_model import SceneModel, open_scene_model, torch_maps
-from ..evaluate.scenes import SceneEvaluation, measure_scenes
-from ..faces import FaceSpec
+from ..evaluate.scenes import measure_scenes
 from ..layers import folded
-from ..networks import SCENE_NETWORKS, SceneSpec, create_network, name_of, task_of
+from ..networks import SCENE_NETWORKS, SceneSpec, create_network, default_size, name_of, task_of
 from ..preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from ..progress import say
 from ..recipes import SCENE_RECIPES, Overrides, override_scenes
@@ -29,16 +28,15 @@ from ..scenes import Scene, SceneData, open_scenes
 from ..scenes.scan import readable
 from ..segment import SegmenterSpec
 from ..tasks import SCENE_TASKS, SceneTask, examples_of
-from . import check_options, require_torch
+from . import TrainResult, check_options, require_torch
 from .allocator import keep_freed_memory
 from .features import Interrupted
-from .record import command_line, revision, versions
+from .record import command_line, require_same, revision, versions
 from .scene_loop import Measure, SceneSettings, SceneTrainer
 
 if TYPE_CHECKING:
     from ..weights import Pretrained
 
-SIZES = {"segment": 512, "keypoints": 256}  # a detector's, of objects or faces, is its own
 _VALIDATED = 200  # pictures between epochs
 _BATCH = 8
 
@@ -63,35 +61,7 @@ class SceneOptions:
     device: Device
 
 
-@dataclass(frozen=True, kw_only=True)
-class SceneTrainResult:
-    """A finished run. `seconds` is the time spent learning, summed over interruptions."""
-
-    run: Path
-    model: str
-    weights_sha256: str
-    steps: int
-    seconds: float
-    report: Path
-    evaluation: SceneEvaluation
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object: the run and its metrics."""
-        return {
-            "run": str(self.run),
-            "model": self.model,
-            "weights_sha256": self.weights_sha256,
-            "steps": self.steps,
-            "seconds": round(self.seconds, 3),
-            "report": str(self.report),
-            **self.evaluation.to_json(),
-        }
-
-    def __str__(self) -> str:
-        return f"{self.evaluation}\nreport: {self.report}"
-
-
-def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> SceneTrainResult:
+def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> TrainResult:
     """`train` for a network for scenes."""
     check_options(
         epochs=options.epochs,
@@ -108,7 +78,7 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
         torch.set_num_threads(options.threads)
     named = SCENE_NETWORKS[model]
     task = SCENE_TASKS[task_of(named)]
-    size = _own_size(named) if options.size is None else options.size
+    size = default_size(named) if options.size is None else options.size
     if size < 32:
         raise UsageError(f"size {size}: expected 32 pixels or more")
     if options.width is not None and not options.width > 0:
@@ -180,10 +150,7 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
     out.mkdir(parents=True, exist_ok=True)
     resumed = options.resume and trainer.resume()
     if options.resume and not resumed and (out / "model.json").exists():
-        if read_model_json(out)["provenance"].get("fingerprint") != fingerprint:
-            raise CheckpointError(
-                f"{out}: holds a finished run with other options or data; choose another --out"
-            )
+        require_same(out, fingerprint)
         say(f"{out}: this run is finished")
     else:
         counts = ", ".join(f"{len(part)} {name}" for name, part in found.splits.items())
@@ -238,7 +205,7 @@ def train_scenes(data: str, out: Path, model: str, options: SceneOptions) -> Sce
     report = write_scene_report(out, opened, found, evaluation)
     trainer.store.clear()  # last: until here --resume repeats only what was not done
     contract = read_model_json(out)
-    return SceneTrainResult(
+    return TrainResult(
         run=out,
         model=name_of(spec),
         weights_sha256=contract["weights"]["sha256"],
@@ -269,11 +236,6 @@ def _open(data: str, task: SceneTask, options: SceneOptions, workers: int) -> Sc
                 f"has {list(found.splits)}"
             )
     return found
-
-
-def _own_size(named: SceneSpec) -> int:
-    own = isinstance(named, DetectorSpec | FaceSpec)
-    return named.size if own else SIZES[task_of(named)]
 
 
 def _with_weights(

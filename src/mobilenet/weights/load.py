@@ -15,7 +15,15 @@ from ..preprocess import keras as keras_rule
 from ..preprocess import slim as slim_rule
 from ..preprocess import timm as timm_rule
 from ..preprocess import torchvision as torchvision_rule
-from .catalogue import CATALOGUE, INCEPTION, RemoteFile, WeightsEntry, resolve_weights
+from .catalogue import (
+    CATALOGUE,
+    INCEPTION,
+    LITE,
+    TIMM_HALF,
+    RemoteFile,
+    WeightsEntry,
+    resolve_weights,
+)
 from .find import find_weights
 from .fit import Fit, fit, recognise
 from .names import CLASSIFIER
@@ -215,12 +223,18 @@ def _origin(
     if file.publisher == "mobilenet":
         return _own_origin(file, spec, sha256, size)
     ported = file.publisher == "timm" and file.path.name.startswith("tf_")
-    from_tensorflow = ported or file.publisher in ("keras", "huggingface")
+    from_tensorflow = ported or file.publisher in (
+        "keras",
+        "huggingface",
+        "efficientnet_pytorch",
+    )
+    timm_of_tensorflow = TIMM_HALF if spec.name == "efficientnet_lite0" else INCEPTION
     rule = {
         "torchvision": torchvision_rule,
-        "timm": INCEPTION if ported else timm_rule,
+        "timm": timm_of_tensorflow if ported else timm_rule,
         "keras": keras_rule,
         "huggingface": slim_rule,
+        "efficientnet_pytorch": LITE,
     }[file.publisher]
     v3_of_torchvision = file.publisher == "torchvision" and "_v3_" in spec.name
     padding: Padding = "same" if from_tensorflow else "torch"

@@ -225,6 +225,31 @@ def _huggingface_v2(network: Network) -> Iterator[tuple[str, str]]:
             yield layer.name, f"{place}.{called[layer.name.removeprefix(f'{here}.')]}"
 
 
+_EFFICIENTNET = {
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+
+
+def efficientnet_pytorch(spec: ModelSpec, present: Iterable[str]) -> Names:
+    """The package efficientnet-pytorch and its offspring, of EfficientNet-Lite alone (else {})."""
+    if spec.name != "efficientnet_lite0":
+        return {}
+    blocks = spec.network().blocks
+    names: Names = {
+        "backbone.blocks.0.conv": ("_conv_stem", "_bn0"),
+        f"backbone.blocks.{len(blocks) - 1}.conv": ("_conv_head", "_bn1"),
+        CLASSIFIER: ("_fc", None),
+    }
+    for index, block in enumerate(blocks[1:-1], start=1):
+        here, place = f"backbone.blocks.{index}", f"_blocks.{index - 1}"
+        for layer in _block_layers(here, block):
+            conv, norm = _EFFICIENTNET[layer.name.removeprefix(f"{here}.")]
+            names[layer.name] = (f"{place}.{conv}", f"{place}.{norm}")
+    return names
+
+
 _KERAS_LAYER = re.compile(r"(?P<layer>.+)\.(?:weight|bias|running_mean|running_var)")
 
 
@@ -255,5 +280,6 @@ PUBLISHERS: dict[str, Callable[[ModelSpec, Iterable[str]], Names]] = {
     "torchvision": torchvision,
     "timm": timm,
     "huggingface": huggingface,
+    "efficientnet_pytorch": efficientnet_pytorch,
     "keras": keras,
 }

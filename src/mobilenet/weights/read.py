@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["torch", "safetensors", "hdf5", "keras"]
-Publisher = Literal["mobilenet", "torchvision", "timm", "huggingface", "keras"]
+Publisher = Literal[
+    "mobilenet", "torchvision", "timm", "huggingface", "efficientnet_pytorch", "keras"
+]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LIMIT = 2 << 30  # bytes of tensors; the largest MobileNet has less than a tenth of this
@@ -32,6 +34,7 @@ _MARKS: dict[str, Publisher] = {
     "conv_stem.first_conv.convolution.weight": "huggingface",
     "mobilenet_v1.conv_stem.convolution.weight": "huggingface",
     "mobilenet_v2.conv_stem.first_conv.convolution.weight": "huggingface",
+    "_conv_stem.weight": "efficientnet_pytorch",
 }
 
 
@@ -113,8 +116,9 @@ def read_weights(path: Path) -> WeightsFile:
     marks = [mark for mark in _MARKS if mark in tensors]
     if not marks:
         raise WeightsError(
-            f"{path}: not the weights of a MobileNet V1, V2 or V3 as named by torchvision, timm, "
-            f"Hugging Face or this package; its first tensors are {list(tensors)[:4]}"
+            f"{path}: not the weights of a MobileNet or EfficientNet-Lite0 as named by "
+            "torchvision, timm, Hugging Face, efficientnet-pytorch or this package; its first "
+            f"tensors are {list(tensors)[:4]}"
         )
     return WeightsFile(path=path, kind=kind, publisher=_MARKS[marks[0]], tensors=tensors)
 
