@@ -43,7 +43,8 @@ def read_settings(path: Path) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One network by one method. `points` are those lost beside its float network, `p` McNemar's;
-    without labels they are of the answers that changed. `weights` tells two trainings apart."""
+    without labels they are of the answers that changed. `weights` tells two trainings apart. None
+    is what a page did not say of which nothing else is left, of `p` that it is below 0.001."""
 
     subject: str
     title: str
@@ -55,10 +56,10 @@ class Row:
     right: int
     n: int
     points: float
-    p: float
-    cosine: float
-    seconds: float
-    threads: int
+    p: float | None
+    cosine: float | None
+    seconds: float | None
+    threads: int | None
     train_minutes: float
     date: str
 
@@ -196,8 +197,8 @@ def _photographs(results: Results) -> list[str]:
                     METHODS[method].title,
                     f"{100 * rate.value:.1f} %",
                     f"{100 * rate.low:.1f} to {100 * rate.high:.1f}",
-                    f"{row.cosine:.4f}",
-                    _duration(row.seconds),
+                    "–" if row.cosine is None else f"{row.cosine:.4f}",
+                    "–" if row.seconds is None else _duration(row.seconds),
                 ]
             )
         real = rows[FLOAT]
@@ -236,7 +237,7 @@ def _accuracy(row: Row | None) -> str:
     text = f"{100 * row.right / row.n:.2f}"
     if row.method == FLOAT:
         return text
-    chance = "p < 0.001" if row.p < 0.001 else f"p {row.p:.2g}"
+    chance = "p < 0.001" if row.p is None or row.p < 0.001 else f"p {row.p:.2g}"
     sign = "−" if row.points > 0 else "+"
     return f"{text}<br>{sign}{abs(row.points):.2f}, {chance}"
 
@@ -253,7 +254,7 @@ def _conditions(results: Results) -> list[str]:
         "instruction sets": " ".join(machine["instruction_sets"]),
         "system": f"{machine['system']}, {machine['libc']}, Python {machine['python']}",
         "versions": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
-        "threads": _listed({row.threads for row in rows}),
+        "threads": _listed({row.threads for row in rows if row.threads is not None}),
         "date": f"{dates[0]} to {dates[-1]}",
         "pictures": f"{_listed(pictures)} to calibrate with, the same for all, from the training "
         f"split; {_listed(sizes)} others to measure on",

@@ -32,7 +32,7 @@ _HELD_OUT = 0.125  # of the pictures: whether a step has helped is seen on these
 _CHUNK = 8
 _NOISE = 0.1  # dB by which a step may fall short and is kept
 _COSTLY = (MAPS,)  # what must gain something
-_DEAR = ("round", "train")  # minutes: only where the drop that was measured is too large
+_SLOW = ("round", "train")  # minutes: only where the drop that was measured is too large
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,7 +173,7 @@ def climb(
     gate, snr = measure(draft.quantised), snr_db(program, draft.quantised, shop)
     rungs = [_rung(CALIBRATE, "to the extremes met", snr, True, start, gate)]
     for name in REPAIRS if steps is None else steps:
-        reached = gate.drop.points if name in _DEAR else gate.drop.high
+        reached = gate.drop.points if name in _SLOW else gate.drop.high
         enough = steps is None and reached <= max_drop
         if enough or (portable and name in (WIDE, MAPS)):
             continue

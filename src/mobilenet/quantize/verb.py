@@ -33,12 +33,13 @@ def quantize(
     """Make an int8 network of a float one, and repair it until it answers as well.
 
     Calibrates on training pictures, measures on validation pictures, and goes up a ladder of
-    repairs, the cheapest first, until the gate holds: wide (ten bits where the native engine has
-    them for nothing; other runtimes compute there in float32), equalise (channels share a range),
-    ranges (each tensor's calibrator by what it does to the answers), maps (ten bits between layers
-    too: free on AVX2, slower where bytes have a dot product), bias (means corrected), round
-    (AdaRound, block by block), train (distillation from the float network). What does not help is
-    left out. The out folder is a run as any other: evaluate, export, verify it.
+    repairs, the cheapest first, until the gate holds beyond chance: wide (ten bits where the native
+    engine has them for nothing; other runtimes compute there in float32), equalise (channels share
+    a range), ranges (each tensor's calibrator by what it does to the answers), maps (ten bits
+    between layers too: free on AVX2, slower where bytes have a dot product), bias (means
+    corrected); and, where the drop measured is still too large, round (AdaRound, block by block)
+    and train (distillation from the float network). What does not help is left out. The out folder
+    is a run as any other: evaluate, export, verify it.
 
     Raises DataError for pictures that cannot be read or are too few, UsageError for options that
     make no sense, CheckpointError for a damaged run.

@@ -126,7 +126,7 @@ _MIIL = partial(timm_rule, interpolation="bilinear", mean=ZERO, std=ONE)
 # fmt: off
 _TIMM = (
     # weights                                  preprocessing top-1 top-5
-    ("mobilenetv1_100.ra4_e3600_r224_in1k",       TIMM_HALF,        75.388, 92.310),
+    ("mobilenetv1_100.ra4_e3600_r224_in1k",       TIMM_HALF,   75.388, 92.310),
     ("mobilenetv1_125.ra4_e3600_r224_in1k",       _RA4_90,     76.920, 93.232),
     ("mobilenetv2_050.lamb_in1k",                 timm_rule,   65.928, 86.114),
     ("mobilenetv2_100.ra_in1k",                   timm_rule,   72.910, 91.000),
